@@ -1,0 +1,32 @@
+"""Regularized Gauss-Newton training without a learning rate, a strength that the data choose, and error bars."""
+
+from ._status import RunStatus as RunStatus
+from ._status import StepStatus as StepStatus
+from ._version import __version__ as __version__
+from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+from .losses import SquaredError as SquaredError
+from .models import MLP as MLP
+from .models import DenseLayer as DenseLayer
+from .models import LayeredModel as LayeredModel
+from .models import TwoLayer as TwoLayer
+from .optimizer import direction as direction
+from .optimizer import ggn_score as ggn_score
+from .optimizer import objective as objective
+from .regularizers import L2 as L2
+from .regularizers import PseudoHuber as PseudoHuber
+from .self_concordance import SelfConcordance as SelfConcordance
+from .solvers import Auto as Auto
+from .solvers import Dual as Dual
+from .solvers import Primal as Primal
+from .solvers import Solution as Solution
+from .steps import FixedStep as FixedStep
+from .steps import PublishedStep as PublishedStep
+from .strength import Evidence as Evidence
+from .strength import FixedStrength as FixedStrength
+from .trust_region import TrustRegion as TrustRegion
+from .history import TrainResult as TrainResult
+from .posterior import Posterior as Posterior
+from .posterior import class_probabilities as class_probabilities
+from .posterior import posterior as posterior
+from .training import train as train

@@ -1,0 +1,50 @@
+"""What a run records, a dictionary of numbers a step, and what it returns."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._status import RunStatus
+
+FIELDS = (
+    "loss",
+    "objective",
+    "step_size",
+    "damping",
+    "decrement",
+    "seconds",
+    "strength",
+    "noise",
+    "effective_parameters",
+    "attempts",
+    "accepted",
+    "status",
+    "validation_loss",
+)
+
+
+class TrainResult(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        params: the parameters after the last accepted step.
+        best_params: those with the lowest validation loss where validation rows were given, else the lowest objective
+            where objectives can be compared (a fixed strength, the full batch), else the last.
+        best_step: steps taken when they were reached.
+        status: why the run ended; `status.message` is a sentence.
+        history: 1-d arrays, one entry a step: `loss` and `objective` after the step (before it for mini-batches),
+            `seconds` since the start, `validation_loss` NaN without validation rows, and so on; see `history.FIELDS`.
+        state: the optimizer's state, to go on from.
+    """
+
+    params: Any
+    best_params: Any
+    best_step: int
+    status: RunStatus
+    history: dict[str, np.ndarray]
+    state: Any
+
+
+def as_arrays(records: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """Records of steps as one array a field."""
+    return {name: np.array([record[name] for record in records], float) for name in FIELDS}

@@ -1,0 +1,49 @@
+"""What a linearised model can do, whichever way its Jacobian is held."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..curvature import AbstractMetric
+
+
+class AbstractJacobian(eqx.Module):
+    """J [n, k, p]: derivative of k numbers a row (outputs, or whitened outputs) by p parameters.
+
+    Rows of a Gram are ordered example first: index i·k + a.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(n, k, p)."""
+
+    @abstractmethod
+    def mv(self, v: Float[Array, " p"]) -> Float[Array, "n k"]:
+        """J v."""
+
+    @abstractmethod
+    def rmv(self, u: Float[Array, "n k"]) -> Float[Array, " p"]:
+        """Jᵀ u."""
+
+    @abstractmethod
+    def transform(self, rowwise: Callable[[Array], Array]) -> "AbstractJacobian":
+        """The Jacobian of a linear map of each row's outputs; `rowwise` maps [n, k, *d] to [n, k', *d]."""
+
+    @abstractmethod
+    def cross_gram(self, other: "AbstractJacobian", metric: AbstractMetric) -> Float[Array, "nk mk"]:
+        """J₁ D J₂ᵀ, with D the inverse diagonal of the metric."""
+
+    @abstractmethod
+    def normal(self, metric: AbstractMetric) -> Float[Array, "p p"]:
+        """D^½ Jᵀ J D^½."""
+
+    @abstractmethod
+    def scaled_rows(self, root: Float[Array, " p"]) -> Float[Array, "nk p"]:
+        """J diag(root), materialised: for few rows."""
+
+    def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
+        """J D Jᵀ."""
+        return self.cross_gram(self, metric)

@@ -1,0 +1,63 @@
+"""The Jacobian as an array [n, k, p]: any callable on pytrees, at the price of n·k·p numbers."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .base import AbstractJacobian
+
+
+class DenseJacobian(AbstractJacobian):
+    """J materialised."""
+
+    matrix: Float[Array, "n k p"]
+
+    @property
+    def shape(self):
+        """(n, k, p)."""
+        return self.matrix.shape
+
+    def mv(self, v):
+        """J v."""
+        return self.matrix @ v
+
+    def rmv(self, u):
+        """Jᵀ u."""
+        return jnp.einsum("nkp,nk->p", self.matrix, u)
+
+    def transform(self, rowwise):
+        """`rowwise` applied to the columns."""
+        return DenseJacobian(rowwise(self.matrix))
+
+    def cross_gram(self, other, metric):
+        """(J₁ D^½) (J₂ D^½)ᵀ: scaled on both sides, so that the Gram is symmetric to the last bit."""
+        root = jnp.sqrt(metric.inverse_diagonal(self.shape[2]))
+        return self.scaled_rows(root) @ other.scaled_rows(root).T
+
+    def normal(self, metric):
+        """(J D^½)ᵀ (J D^½)."""
+        scaled = self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
+        return scaled.T @ scaled
+
+    def scaled_rows(self, root):
+        """J diag(root)."""
+        return self.matrix.reshape(-1, self.shape[2]) * root
+
+
+def dense_jacobian(
+    model: Callable, unravel: Callable, flat: Float[Array, " p"], inputs
+) -> tuple[Float[Array, "n c"], DenseJacobian]:
+    """Outputs and Jacobian of any callable, a row at a time.
+
+    By `vmap(jacrev)` of one row, never `jacrev` of the batch: the latter carries n² blocks of which n are non-zero,
+    and was eleven times slower on 256 rows of 10 outputs.
+    """
+
+    def one(flat, row):
+        outputs = model(unravel(flat), jax.tree.map(lambda leaf: leaf[None], row))
+        return outputs[0], outputs[0]
+
+    matrix, outputs = jax.vmap(jax.jacrev(one, has_aux=True), in_axes=(None, 0))(flat, inputs)
+    return outputs, DenseJacobian(matrix)

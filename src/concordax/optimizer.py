@@ -1,0 +1,283 @@
+"""The optax transformation; the only place with optax, signs and pytrees ↔ vectors."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._status import StepStatus
+from ._types import Batch
+from .losses import AbstractLoss
+from .regularizers import AbstractRegularizer
+from .solvers import AbstractSolver, Auto, Solution
+from .steps import AbstractStep, LocalProblem
+from .strength import AbstractStrength, StrengthState, as_strength
+from .system import Problem, build_system, make_batch
+from .trust_region import TrustRegion
+
+
+class StepInfo(NamedTuple):
+    """What the last step reports; nothing of it is needed to go on.
+
+    `loss` and `objective` are those before the step, `new_loss` and `new_objective` those after it.
+    """
+
+    loss: Float[Array, ""]
+    objective: Float[Array, ""]
+    new_loss: Float[Array, ""]
+    new_objective: Float[Array, ""]
+    step_size: Float[Array, ""]
+    damping: Float[Array, ""]
+    decrement: Float[Array, ""]
+    strength: Float[Array, ""]
+    noise: Float[Array, ""]
+    effective_parameters: Float[Array, ""]
+    attempts: Int[Array, ""]
+    accepted: Bool[Array, ""]
+    status: Int[Array, ""]
+
+
+class GGNState(NamedTuple):
+    """The optimizer's state: what the rules carry, and what the last step reports."""
+
+    step: Int[Array, ""]
+    rule: Any
+    strength_rule: StrengthState
+    info: StepInfo
+
+
+class Algorithm(eqx.Module):
+    """A choice of parts, as a value: equal choices share one compiled program."""
+
+    model: Callable
+    loss: AbstractLoss
+    regularizer: AbstractRegularizer
+    strength: AbstractStrength
+    solver: AbstractSolver
+    step: AbstractStep
+    damping: float = eqx.field(static=True)
+
+    def init(self, params: PyTree) -> GGNState:
+        """The state before the first step."""
+        dtype = ravel_pytree(params)[0].dtype
+        nan = jnp.full((), jnp.nan, dtype)
+        zero = jnp.zeros((), int)
+        strength = self.strength.init(dtype)
+        info = StepInfo(nan, nan, nan, nan, nan, nan, nan, strength.strength, nan, nan, zero, jnp.zeros((), bool), zero)
+        return GGNState(zero, self.step.init(dtype), strength, info)
+
+    def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
+        """One step: updates to add to `params`, and the new state."""
+        with jax.default_matmul_precision("highest"):
+            flat, unravel = ravel_pytree(params)
+            problem = Problem(self.model, self.loss, self.regularizer, unravel)
+            system = build_system(problem, flat, batch)
+            prepared = self.solver.prepare(system)
+            examples = jnp.sum(batch.weights)
+            strength = self.strength.update(state.strength_rule, system, prepared, self.loss, examples)
+            tau = strength.strength
+            local = LocalProblem(
+                flat=flat,
+                system=system,
+                prepared=prepared,
+                regularizer=self.regularizer,
+                strength=tau,
+                damping=self.damping,
+                objective=system.loss + tau * system.penalty,
+                objective_at=lambda trial: problem.objective(trial, batch, tau),
+            )
+            outcome, rule = self.step.take(local, state.rule)
+            # One more forward pass, next to nothing beside the Gram: F − τg would lose the digits of a small loss.
+            new_loss = problem.data_loss(problem.outputs(flat + outcome.displacement, batch.inputs), batch)
+        accepted = outcome.status == StepStatus.ACCEPTED
+        info = StepInfo(
+            loss=system.loss,
+            objective=local.objective,
+            new_loss=new_loss,
+            new_objective=outcome.objective,
+            step_size=outcome.step_size,
+            damping=outcome.damping,
+            decrement=outcome.decrement,
+            strength=tau,
+            noise=jnp.sqrt(strength.noise_variance),
+            effective_parameters=strength.gamma,
+            attempts=outcome.attempts,
+            accepted=accepted,
+            status=outcome.status,
+        )
+        counted = self.strength.count(strength, accepted)
+        return unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
+
+    def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
+        """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
+        shape = jax.eval_shape(self.model, params, inputs).shape
+        if len(shape) != 2:
+            raise ValueError(f"the model must return outputs of shape [n, c]; it returns {shape}. Add an axis to them.")
+        return make_batch(self.loss, inputs, targets, weights, shape[1], ravel_pytree(params)[0].dtype)
+
+
+def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
+    """Checks the parts and puts them together."""
+    kinds = ((loss, AbstractLoss, "loss"), (regularizer, AbstractRegularizer, "regularizer"),
+             (solver, AbstractSolver, "solver"), (step, AbstractStep, "step"))  # fmt: skip
+    for part, kind, name in kinds:
+        if not isinstance(part, kind):
+            hint = f" Did you mean `{part.__name__}()`?" if isinstance(part, type) else ""
+            raise TypeError(f"`{name}={part!r}`: must be an instance of {kind.__name__[8:].lower()} class.{hint}")
+    if not callable(model):
+        raise TypeError(f"`model={model!r}`: must be a callable (params, inputs) -> outputs [n, c].")
+    if not (isinstance(damping, (int, float)) and math.isfinite(damping) and damping >= 0):
+        raise ValueError(
+            f"`damping={damping!r}`: must be a finite number from 0 up; the published mode is 1 - strength."
+        )
+    return Algorithm(model, loss, regularizer, as_strength(strength), solver, step, float(damping))
+
+
+def ggn_score(
+    model: Callable,
+    loss: AbstractLoss,
+    regularizer: AbstractRegularizer,
+    *,
+    strength: float | AbstractStrength,
+    solver: AbstractSolver = Auto(),
+    step: AbstractStep = TrustRegion(),
+    damping: float = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Regularized generalized Gauss-Newton as an optax transformation.
+
+    Each update solves (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ∇g) at the parameters given and lets the step rule decide how
+    much of δ to take. Incoming gradients are ignored: a gradient already summed cannot be whitened again (DESIGN §1.3).
+
+    Args:
+        model: a callable (params, inputs) -> outputs [n, c]; a `LayeredModel` gets the layers' price.
+        loss: a convex loss of the outputs.
+        regularizer: g, with Hessian H.
+        strength: τ > 0, or `Evidence()`.
+        solver: how the linear system is solved.
+        step: how far to go.
+        damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
+
+    Returns:
+        A transformation whose `update(None, state, params, inputs=X, targets=y, weights=None)` returns the updates to
+        add with `optax.apply_updates`. Unknown extra arguments are ignored.
+
+    Raises:
+        TypeError, ValueError: for parts of the wrong kind or numbers out of range, at construction.
+
+    Source: arXiv 2404.14875, Algorithm 1; arXiv 2112.07344.
+
+    Example:
+        >>> import concordax as cx, jax, optax
+        >>> model = cx.MLP(inputs=1, widths=(8,))
+        >>> params = model.init(jax.random.key(0))
+        >>> x = jax.numpy.linspace(-1, 1, 20)[:, None]
+        >>> opt = cx.ggn_score(model, cx.SquaredError(), cx.L2(), strength=1e-4)
+        >>> state = opt.init(params)
+        >>> updates, state = opt.update(None, state, params, inputs=x, targets=x**2)
+        >>> params = optax.apply_updates(params, updates)
+        >>> bool(state.info.new_objective < state.info.objective)
+        True
+    """
+    algorithm = make_algorithm(
+        model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping
+    )
+
+    def update(updates, state, params=None, *, inputs=None, targets=None, weights=None, **extra):
+        del updates, extra
+        if params is None or inputs is None or targets is None:
+            raise ValueError(
+                "`ggn_score(...).update` needs the parameters and the data: "
+                "update(None, state, params, inputs=X, targets=y, weights=None)."
+            )
+        return algorithm.update(state, params, algorithm.batch(params, inputs, targets, weights))
+
+    return optax.GradientTransformationExtraArgs(algorithm.init, update)
+
+
+def direction(
+    model: Callable,
+    loss: AbstractLoss,
+    regularizer: AbstractRegularizer,
+    params: PyTree,
+    inputs,
+    targets,
+    *,
+    strength: float,
+    damping: float = 0.0,
+    solver: AbstractSolver = Auto(),
+    weights=None,
+) -> Solution:
+    """One solve: the δ of (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ∇g), as a pytree like `params`.
+
+    Args:
+        model: a callable (params, inputs) -> outputs [n, c].
+        loss: the loss.
+        regularizer: the regularizer.
+        params: where to linearise.
+        inputs: n rows.
+        targets: n rows, as the loss takes them.
+        strength: τ > 0, or an array holding it.
+        damping: λ ≥ 0.
+        solver: how to solve.
+        weights: [n], one by default.
+
+    Returns:
+        `Solution(direction, status, stats, image, squared_norm)`; status is False, and the direction zero, when no rung
+        of the ladder could factorize the system.
+
+    Example:
+        >>> import concordax as cx, jax
+        >>> model = cx.MLP(inputs=2, widths=())
+        >>> params = model.init(jax.random.key(0))
+        >>> x = jax.random.normal(jax.random.key(1), (9, 2))
+        >>> args = (model, cx.SquaredError(), cx.L2(), params, x, x[:, :1])
+        >>> one = cx.direction(*args, strength=0.1, solver=cx.Dual()).direction
+        >>> two = cx.direction(*args, strength=0.1, solver=cx.Primal()).direction
+        >>> bool(jax.numpy.allclose(one[0].weight, two[0].weight, atol=1e-5))
+        True
+    """
+    algorithm = make_algorithm(
+        model, loss, regularizer, strength=strength, solver=solver, step=TrustRegion(), damping=damping
+    )
+    batch = algorithm.batch(params, inputs, targets, weights)
+    flat, unravel = ravel_pytree(params)
+    tau = algorithm.strength.init(flat.dtype).strength
+    with jax.default_matmul_precision("highest"):
+        system = build_system(Problem(model, loss, regularizer, unravel), flat, batch)
+        solution = solver.prepare(system).solve(tau, jnp.asarray(damping, flat.dtype))
+    return solution._replace(direction=unravel(solution.direction))
+
+
+def objective(model, loss, regularizer, params, inputs, targets, *, strength: float, weights=None) -> Float[Array, ""]:
+    """F(θ) = Σ w ℓ/Σ w + τ g(θ); with strength 0 the data loss alone.
+
+    Args:
+        model: a callable (params, inputs) -> outputs [n, c].
+        loss: the loss.
+        regularizer: the regularizer.
+        params: the parameters.
+        inputs: n rows.
+        targets: n rows.
+        strength: τ ≥ 0.
+        weights: [n], one by default.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> import concordax as cx, jax.numpy as jnp
+        >>> params = (cx.DenseLayer(jnp.array([[2.0]]), None),)
+        >>> linear = lambda params, x: x @ params[0].weight.T
+        >>> float(cx.objective(linear, cx.SquaredError(), cx.L2(), params, jnp.ones((1, 1)), jnp.ones((1, 1)), strength=1.0))
+        2.5
+    """
+    flat, unravel = ravel_pytree(params)
+    columns = jax.eval_shape(model, params, inputs).shape[1]
+    batch = make_batch(loss, inputs, targets, weights, columns, flat.dtype)
+    return Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))

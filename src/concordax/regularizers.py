@@ -1,0 +1,124 @@
+"""Generalised self-concordant regularizers (DESIGN §1.2): value, gradient, Hessian as a metric, constants (M, ν).
+
+None of them knows the strength τ: it multiplies once, in `system.py`.
+"""
+
+import math
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .curvature import AbstractMetric, DiagonalMetric, ScalarMetric
+from .self_concordance import SelfConcordance
+
+
+class AbstractRegularizer(eqx.Module):
+    """A convex function g of the flat parameters with a positive definite Hessian."""
+
+    @abstractmethod
+    def value(self, x: Float[Array, " p"]) -> Float[Array, ""]:
+        """g(x)."""
+
+    @abstractmethod
+    def gradient(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        """∇g(x)."""
+
+    @abstractmethod
+    def metric(self, x: Float[Array, " p"]) -> AbstractMetric:
+        """∇²g(x)."""
+
+    @abstractmethod
+    def constants(self) -> tuple[SelfConcordance, ...]:
+        """Every (M, ν) known to hold, the tightest for its ν, smoothing included."""
+
+    @abstractmethod
+    def published_constants(self) -> SelfConcordance:
+        """The pair that the authors' code uses, smoothing included; for the published mode only."""
+
+
+class L2(AbstractRegularizer):
+    """g = ½‖x‖². Its third derivative is zero, so M = 0 at every order.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(L2().value(jnp.array([3.0, 4.0])))
+        12.5
+    """
+
+    def value(self, x):
+        """½‖x‖²."""
+        return 0.5 * jnp.sum(x**2)
+
+    def gradient(self, x):
+        """Returns x."""
+        return x
+
+    def metric(self, x):
+        """The identity."""
+        return ScalarMetric(jnp.ones((), x.dtype))
+
+    def constants(self):
+        """(0, 2) and (0, 3), and any other order."""
+        return (SelfConcordance(0.0, 2.0), SelfConcordance(0.0, 3.0))
+
+    def published_constants(self):
+        """M = 0."""
+        return SelfConcordance(0.0, 2.6)
+
+
+class PseudoHuber(AbstractRegularizer):
+    """A smooth ℓ1 norm: g = μ Σ (√(1 + (x/μ)²) − 1), with smoothing μ > 0 in units of the parameters.
+
+    ∇g = t/√(1+t²), H = (1/μ)(1+t²)^{−3/2}, t = x/μ. Far below μ it is x²/(2μ), far above it is |x| − μ.
+    Source: arXiv 2309.01781, and arXiv 2404.14875 (there with μ = √width).
+
+    Args:
+        smoothing: μ > 0.
+
+    Raises:
+        ValueError: if the smoothing is not a positive finite number.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> bool(jnp.isclose(PseudoHuber(1e-3).value(jnp.array([2.0, -3.0])), 5.0, atol=3e-3))
+        True
+    """
+
+    smoothing: float = eqx.field(static=True)
+
+    def __init__(self, smoothing: float):
+        if not (math.isfinite(smoothing) and smoothing > 0):
+            raise ValueError(
+                f"`PseudoHuber(smoothing={smoothing})`: the smoothing must be a positive finite number. "
+                "The paper uses √width; a small one is closer to the ℓ1 norm."
+            )
+        self.smoothing = float(smoothing)
+
+    def value(self, x):
+        """μ Σ (√(1+t²) − 1), as t·(t/(1+√(1+t²))): the difference would lose every digit at small t."""
+        t = x / self.smoothing
+        return self.smoothing * jnp.sum(t * (t / (1 + jnp.hypot(1.0, t))))
+
+    def gradient(self, x):
+        """t/√(1+t²)."""
+        t = x / self.smoothing
+        return t / jnp.hypot(1.0, t)
+
+    def metric(self, x):
+        """H⁻¹ = μ (1+t²)^{3/2} on the diagonal."""
+        return DiagonalMetric(self.smoothing * jnp.hypot(1.0, x / self.smoothing) ** 3)
+
+    def constants(self):
+        """(1.5, 2), (2.5372, 2.6) and (3, 8/3), each times μ^{ν/2−2}; none exists above 8/3."""
+        known = (SelfConcordance(1.5, 2.0), SelfConcordance(_PSEUDO_HUBER_AT_2_6, 2.6), SelfConcordance(3.0, 8 / 3))
+        return tuple(c.smoothed(self.smoothing) for c in known)
+
+    def published_constants(self):
+        """(2, 2.6), as published. It does not hold: the supremum at ν = 2.6 is 2.5372, at t = √10."""
+        return SelfConcordance(2.0, 2.6).smoothed(self.smoothing)
+
+
+# sup_t |φ'''|/(φ'')^{1.3} = 3 t (1+t²)^{-0.55}, reached where 1 + t² = 1.1 t², at t = √10.
+_PSEUDO_HUBER_AT_2_6 = 3 * math.sqrt(10) * 11 ** (-0.55)

@@ -1,0 +1,178 @@
+"""The strength τ of the regularizer: a number, or chosen by the data through the Laplace evidence (DESIGN §1.6)."""
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .losses import AbstractLoss
+from .solvers import AbstractPrepared
+from .system import System
+
+
+class StrengthState(NamedTuple):
+    """The strength in force, the noise variance σ², γ (NaN where not estimated), and how many steps were taken."""
+
+    strength: Float[Array, ""]
+    noise_variance: Float[Array, ""]
+    gamma: Float[Array, ""]
+    taken: Int[Array, ""]
+
+
+class AbstractStrength(eqx.Module):
+    """A way to set τ."""
+
+    @property
+    @abstractmethod
+    def is_adaptive(self) -> bool:
+        """Whether τ moves, so that objectives of different steps cannot be compared."""
+
+    @abstractmethod
+    def init(self, dtype) -> StrengthState:
+        """The state before the first step."""
+
+    @abstractmethod
+    def update(
+        self,
+        state: StrengthState,
+        system: System,
+        prepared: AbstractPrepared,
+        loss: AbstractLoss,
+        examples: Float[Array, ""],
+    ) -> StrengthState:
+        """The strength for the step that starts at this system; `examples` is Σw."""
+
+    def count(self, state: StrengthState, accepted: Bool[Array, ""]) -> StrengthState:
+        """The state after a step that was or was not taken."""
+        return state._replace(taken=state.taken + accepted)
+
+
+class FixedStrength(AbstractStrength):
+    """τ as given.
+
+    Args:
+        value: τ > 0.
+
+    Raises:
+        ValueError: if the value is not a positive finite number.
+
+    Example:
+        >>> FixedStrength(1e-4).value
+        0.0001
+    """
+
+    value: float = eqx.field(static=True)
+
+    def __init__(self, value: float):
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+            raise ValueError(
+                f"`strength={value!r}`: must be a positive finite number (1e-4 in the paper), or `Evidence()` to let "
+                "the data choose."
+            )
+        self.value = float(value)
+
+    @property
+    def is_adaptive(self):
+        """False."""
+        return False
+
+    def init(self, dtype):
+        """τ, and no estimates."""
+        unknown = jnp.full((), jnp.nan, dtype)
+        return StrengthState(jnp.full((), self.value, dtype), unknown, unknown, jnp.zeros((), int))
+
+    def update(self, state, system, prepared, loss, examples):
+        """Nothing changes."""
+        del system, prepared, loss, examples
+        return state
+
+
+class Evidence(AbstractStrength):
+    """MacKay's fixed point of the Laplace evidence of the linearised model.
+
+    γ = tr K (K + τI)⁻¹, σ² = Σ w ‖o−y‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)), by at
+    most a factor 3 at a time, at the start of each step once three have been taken. Source: MacKay, Neural Computation
+    4(3), 1992; DESIGN §1.6. Exact for L2; for another penalty its quadratic model stands in.
+
+    Args:
+        initial: τ until the first update.
+        wait: steps taken before the first update.
+        largest_change: the factor by which τ may move a step.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    Example:
+        >>> Evidence().wait
+        3
+    """
+
+    initial: float = eqx.field(static=True)
+    wait: int = eqx.field(static=True)
+    largest_change: float = eqx.field(static=True)
+
+    def __init__(self, initial: float = 1e-3, *, wait: int = 3, largest_change: float = 3.0):
+        if not (math.isfinite(initial) and initial > 0):
+            raise ValueError(f"`Evidence(initial={initial})`: must be a positive finite number.")
+        if wait < 0 or not largest_change > 1:
+            raise ValueError(
+                f"`Evidence(wait={wait}, largest_change={largest_change})`: wait is at least 0, largest_change above 1."
+            )
+        self.initial, self.wait, self.largest_change = float(initial), int(wait), float(largest_change)
+
+    @property
+    def is_adaptive(self):
+        """True."""
+        return True
+
+    def init(self, dtype):
+        """The initial τ, and no estimates."""
+        unknown = jnp.full((), jnp.nan, dtype)
+        return StrengthState(jnp.full((), self.initial, dtype), unknown, unknown, jnp.zeros((), int))
+
+    def update(self, state, system, prepared, loss, examples):
+        """One fixed-point update, if enough steps have been taken."""
+
+        # A loop of at most one round, not a cond: see linalg.py. γ costs as much as a step's factorization.
+        def ready(carry):
+            done, _ = carry
+            return ~done & (state.taken >= self.wait)
+
+        def once(carry):
+            _, state = carry
+            return jnp.ones((), bool), self._fixed_point(state, system, prepared, loss, examples)
+
+        return jax.lax.while_loop(ready, once, (jnp.zeros((), bool), state))[1]
+
+    def _fixed_point(self, state, system, prepared, loss, examples):
+        gamma = prepared.effective_parameters(state.strength)
+        variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
+        target = gamma * variance / (2 * examples * system.penalty)
+        ratio = jnp.clip(target / state.strength, 1 / self.largest_change, self.largest_change)
+        # θ = 0 or an exact fit give 0/0 or 0: hold τ where the quotient says nothing, and keep it a normal number.
+        ratio = jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1.0)
+        smallest = jnp.finfo(gamma.dtype).eps
+        strength = jnp.clip(state.strength * ratio, smallest, 1 / smallest)
+        return state._replace(strength=strength, noise_variance=variance, gamma=gamma)
+
+
+def noise_variance(
+    loss: AbstractLoss, data_loss: Array, gamma: Array, examples: Array, outputs: int
+) -> Float[Array, ""]:
+    """σ² = Σ w ‖o−y‖²/(N − γ) for squared error, 1 for a likelihood loss.
+
+    N − γ is held above N/100: a network that interpolates leaves no residual and no degrees of freedom to judge by.
+    """
+    if not loss.estimates_noise:
+        return jnp.ones_like(data_loss)
+    numbers = examples * outputs
+    return 2 * examples * data_loss / jnp.maximum(numbers - gamma, 0.01 * numbers)
+
+
+def as_strength(strength: "float | AbstractStrength") -> AbstractStrength:
+    """A number as `FixedStrength`; a strength object as it is."""
+    return strength if isinstance(strength, AbstractStrength) else FixedStrength(strength)

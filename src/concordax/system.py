@@ -1,0 +1,91 @@
+"""The objective, and the linearised problem at one point as data. The only place where 1/n, weights and τ enter.
+
+F(θ) = (1/Σw) Σ_k w_k ℓ(f(θ; x_k), y_k) + τ g(θ).
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._types import Batch
+from .curvature import AbstractMetric
+from .jacobians import AbstractJacobian, linearize
+from .losses import AbstractLoss
+from .regularizers import AbstractRegularizer
+
+
+class Problem(eqx.Module):
+    """Model, loss and regularizer over flat parameters [p]."""
+
+    model: Callable
+    loss: AbstractLoss
+    regularizer: AbstractRegularizer
+    unravel: Callable = eqx.field(static=True)
+
+    def outputs(self, flat: Float[Array, " p"], inputs) -> Float[Array, "n c"]:
+        """f(θ; x) for every row."""
+        return self.model(self.unravel(flat), inputs)
+
+    def data_loss(self, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
+        """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
+        values = self.loss.value(outputs, batch.targets)
+        values = jnp.where(batch.weights > 0, batch.weights * values, 0.0)
+        return jnp.sum(values) / jnp.sum(batch.weights)
+
+    def objective(self, flat: Float[Array, " p"], batch: Batch, strength: Float[Array, ""]) -> Float[Array, ""]:
+        """F(θ)."""
+        return self.data_loss(self.outputs(flat, batch.inputs), batch) + strength * self.regularizer.value(flat)
+
+
+class System(eqx.Module):
+    """Everything a solver may look at: the quadratic model of F at θ for any strength τ and damping λ.
+
+    (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row.
+    """
+
+    jacobian: AbstractJacobian
+    residual: Float[Array, "n k"]
+    gradient: Float[Array, " p"]
+    metric: AbstractMetric
+    loss: Float[Array, ""]
+    penalty: Float[Array, ""]
+
+
+def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> System:
+    """Linearises the model and collects loss and regularizer at `flat`."""
+    outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs)
+    factor = problem.loss.hessian_factor(outputs, batch.targets)
+    scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
+
+    def rowwise(x: Array) -> Array:
+        rows = scale.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(rows > 0, rows * factor.transpose_mv(x), 0.0)
+
+    residual = problem.loss.whitened_residual(outputs, batch.targets)
+    return System(
+        jacobian=jacobian.transform(rowwise),
+        residual=jnp.where(scale[:, None] > 0, scale[:, None] * residual, 0.0),
+        gradient=problem.regularizer.gradient(flat),
+        metric=problem.regularizer.metric(flat),
+        loss=problem.data_loss(outputs, batch),
+        penalty=problem.regularizer.value(flat),
+    )
+
+
+def make_batch(loss: AbstractLoss, inputs, targets, weights, outputs: int, dtype) -> Batch:
+    """Encodes targets, fills in unit weights and brings both to `dtype`; raises ValueError on shapes that do not fit."""
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    encoded = loss.encode(jnp.asarray(targets), outputs).astype(dtype)
+    if encoded.shape[0] != rows or rows == 0:
+        raise ValueError(
+            f"inputs have {rows} rows and targets {encoded.shape[0]}; they must have the same number, at least one."
+        )
+    if weights is None:
+        return Batch(inputs, encoded, jnp.ones(rows, dtype))
+    weights = jnp.asarray(weights, dtype)
+    if weights.shape != (rows,):
+        raise ValueError(f"weights must have shape [{rows}], one number a row; got {weights.shape}.")
+    return Batch(inputs, encoded, weights)

@@ -1,0 +1,188 @@
+"""`train`: the only Python loop over steps; batches, stopping, validation, callbacks, interrupts."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from ._checks import check_data, check_training_options
+from ._status import RunStatus
+from ._types import Batch
+from .batches import Batches
+from .history import TrainResult, as_arrays
+from .losses import AbstractLoss
+from .optimizer import Algorithm, GGNState, make_algorithm
+from .progress import ProgressBar
+from .regularizers import AbstractRegularizer
+from .solvers import AbstractSolver, Auto
+from .steps import AbstractStep
+from .stopping import StoppingRule
+from .strength import AbstractStrength
+from .trust_region import TrustRegion
+
+Callback = Callable[[int, dict[str, float]], Any]
+
+
+@eqx.filter_jit
+def _step(algorithm: Algorithm, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
+    # A module's function with the parts as arguments: equal parts and shapes share one program over all runs.
+    updates, state = algorithm.update(state, params, batch)
+    return jax.tree.map(jnp.add, params, updates), state
+
+
+@eqx.filter_jit
+def _data_loss(model, loss: AbstractLoss, params: PyTree, batch: Batch):
+    values = loss.value(model(params, batch.inputs), batch.targets)
+    return jnp.sum(jnp.where(batch.weights > 0, batch.weights * values, 0.0)) / jnp.sum(batch.weights)
+
+
+def train(
+    model: Callable,
+    loss: AbstractLoss,
+    regularizer: AbstractRegularizer,
+    params: PyTree,
+    data: tuple[Any, Any],
+    *,
+    strength: float | AbstractStrength,
+    solver: AbstractSolver = Auto(),
+    step: AbstractStep = TrustRegion(),
+    damping: float = 0.0,
+    weights=None,
+    max_steps: int = 100,
+    tolerance: float = 1e-6,
+    batch_size: int | None = None,
+    key: PRNGKeyArray | None = None,
+    validation: tuple[Any, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
+    state: GGNState | None = None,
+) -> TrainResult:
+    """Trains until the objective settles, a callback says so, Ctrl-C, or `max_steps`.
+
+    Args:
+        model: a callable (params, inputs) -> outputs [n, c].
+        loss: a loss, as an object.
+        regularizer: a regularizer, as an object.
+        params: where to start.
+        data: (inputs, targets), n rows each.
+        strength: τ > 0, or `Evidence()`.
+        solver: how the linear systems are solved.
+        step: the step rule.
+        damping: λ ≥ 0 added to every solve.
+        weights: [n] from 0 up; 2 counts a row twice, 0 leaves it out.
+        max_steps: steps at most.
+        tolerance: relative decrease of F below which, three times in a row, the run has converged; 0 never stops.
+        batch_size: rows a step; None for all. Rows are shuffled by `key` each epoch, the last batch is filled up with
+            rows of weight 0. Convergence is judged on means over epochs.
+        key: the random key for mini-batches.
+        validation: (inputs, targets) whose loss is recorded and chooses `best_params`.
+        callbacks: called as callback(step, record) after each step; one that returns True ends the run.
+        progress: whether to draw a progress bar (needs `rich`).
+        state: an optimizer's state to go on from.
+
+    Returns:
+        A `TrainResult`.
+
+    Raises:
+        ValueError, TypeError: for data or options out of range; see the message.
+
+    Example:
+        >>> import concordax as cx, jax
+        >>> x = jax.numpy.linspace(-1, 1, 30)[:, None]
+        >>> model = cx.MLP(inputs=1, widths=(10,))
+        >>> start = model.init(jax.random.key(0))
+        >>> result = cx.train(model, cx.SquaredError(), cx.L2(), start, (x, x**2), strength=1e-6, max_steps=20)
+        >>> bool(result.history["loss"][-1] < 1e-4)
+        True
+    """
+    algorithm = make_algorithm(
+        model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping
+    )
+    check_training_options(max_steps, tolerance, batch_size, key)
+    check_data(loss, *data, weights)
+    batch = algorithm.batch(params, *data, weights)
+    held_out = None
+    if validation is not None:
+        check_data(loss, *validation, None)
+        held_out = algorithm.batch(params, *validation)
+    batches = Batches(batch, batch_size, key)
+    adaptive = algorithm.strength.is_adaptive
+    if adaptive and not batches.full:
+        raise ValueError(
+            f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
+            "use batch_size=None, or a number as strength."
+        )
+    run = _Run(algorithm, held_out, comparable=not adaptive and batches.full)
+    rule = StoppingRule(tolerance, adaptive)
+    state = algorithm.init(params) if state is None else state
+    observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
+    try:
+        return run.loop(params, state, batches, max_steps, rule, observers)
+    finally:
+        for observer in observers:
+            getattr(observer, "close", lambda: None)()
+
+
+class _Run:
+    """The state of one run; `loop` is the loop."""
+
+    def __init__(self, algorithm: Algorithm, held_out: Batch | None, *, comparable: bool):
+        self.algorithm, self.held_out, self.comparable = algorithm, held_out, comparable
+        self.records: list[dict[str, float]] = []
+
+    def loop(self, params, state, batches: Batches, max_steps, rule: StoppingRule, observers) -> TrainResult:
+        """Steps until something ends it."""
+        start = time.perf_counter()
+        best = (np.inf, params, 0)
+        status = None
+        try:
+            for number, batch in zip(range(1, max_steps + 1), batches, strict=False):
+                # One assignment: an interrupt leaves either the old pair or the new one.
+                params, state = _step(self.algorithm, state, params, batch)
+                record = self._record(state, params, time.perf_counter() - start)
+                self.records.append(record)
+                score = self._score(record)
+                best = (score, params, number) if score < best[0] or np.isnan(score) else best
+                wishes = [observer(number, dict(record)) for observer in observers]
+                status = self._reason(rule, batches, float(state.info.objective))
+                status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
+                if status is not None:
+                    break
+        except KeyboardInterrupt:
+            status = RunStatus.INTERRUPTED
+        status = RunStatus.MAX_STEPS if status is None else status
+        return TrainResult(params, best[1], best[2], status, as_arrays(self.records), state)
+
+    def _reason(self, rule: StoppingRule, batches: Batches, before: float) -> RunStatus | None:
+        """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
+        record = self.records[-1]
+        if batches.full:
+            return rule.observe(record, before, record["objective"])
+        objectives = [r["objective"] for r in self.records]
+        size = batches.an_epoch
+        if len(objectives) % size or len(objectives) < 2 * size:
+            return None
+        last, current = np.mean(objectives[-2 * size : -size]), np.mean(objectives[-size:])
+        return rule.observe({**record, "decrement": np.inf}, float(last), float(current))
+
+    def _record(self, state: GGNState, params, seconds: float) -> dict[str, float]:
+        info = jax.device_get(state.info)._asdict()
+        record = {name: float(value) for name, value in info.items()}
+        record["loss"], record["objective"] = record.pop("new_loss"), record.pop("new_objective")
+        record["seconds"] = seconds
+        record["validation_loss"] = np.nan
+        if self.held_out is not None:
+            record["validation_loss"] = float(
+                _data_loss(self.algorithm.model, self.algorithm.loss, params, self.held_out)
+            )
+        return record
+
+    def _score(self, record: dict[str, float]) -> float:
+        if self.held_out is not None:
+            return record["validation_loss"]
+        return record["objective"] if self.comparable else np.nan

@@ -1,0 +1,133 @@
+"""The default step: Levenberg-Marquardt in the metric of the regularizer. The objective never rises."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ._status import StepStatus
+from .steps import AbstractStep, LocalProblem, StepOutcome, start_is_finite
+
+
+class TrustRegionState(NamedTuple):
+    """The damping to try next (negative: not chosen yet) and the factor by which a refusal raises it."""
+
+    next_damping: Float[Array, ""]
+    growth: Float[Array, ""]
+
+
+class _Search(NamedTuple):
+    displacement: Float[Array, " p"]
+    objective: Float[Array, ""]
+    decrement: Float[Array, ""]
+    damping: Float[Array, ""]
+    next_damping: Float[Array, ""]
+    growth: Float[Array, ""]
+    attempts: Int[Array, ""]
+    done: Bool[Array, ""]
+    status: Int[Array, ""]
+
+
+# A step is taken when it gains this share of what the model promised; any positive number gives descent.
+_ACCEPT = 1e-4
+# A promise below this many units of rounding of F cannot be told from noise: the point is stationary.
+_ROUNDING = 4.0
+# The damping stays above this share of the Gram's mean diagonal times eps: a smaller one changes no digit of the solve,
+# and would have to be grown back if it were needed again.
+_FLOOR = 1e-3
+
+
+class TrustRegion(AbstractStep):
+    """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
+
+    Accept if ρ > 1e-4, then λ ← λ·max(1/10, 1 − (2ρ−1)³) and growth ← 2; else λ ← λ·growth, growth ← 2·growth and solve
+    again with the same Jacobian and Gram (Nielsen's rule; DESIGN §1.4). The first λ is the mean of diag K. F never
+    rises, whatever the model; a non-finite trial is a refused one.
+
+    Args:
+        max_attempts: trials a step before it is given up and the parameters stay.
+
+    Raises:
+        ValueError: if `max_attempts` is not a whole number from 1 up.
+
+    Example:
+        >>> TrustRegion().max_attempts
+        12
+    """
+
+    max_attempts: int = eqx.field(static=True)
+
+    def __init__(self, max_attempts: int = 12):
+        if not isinstance(max_attempts, int) or max_attempts < 1:
+            raise ValueError(f"`TrustRegion(max_attempts={max_attempts!r})`: must be a whole number from 1 up.")
+        self.max_attempts = max_attempts
+
+    def init(self, dtype):
+        """No damping chosen yet."""
+        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), 2.0, dtype))
+
+    def take(self, local, state):
+        """Trials with growing damping until one gains."""
+        scale = local.prepared.curvature()
+        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
+        first = jnp.where(state.next_damping < 0, scale, state.next_damping)
+        start = _Search(
+            displacement=jnp.zeros_like(local.flat),
+            objective=local.objective,
+            decrement=jnp.zeros_like(scale),
+            damping=first,
+            next_damping=first,
+            growth=state.growth,
+            attempts=jnp.zeros((), int),
+            done=~start_is_finite(local),
+            status=jnp.where(start_is_finite(local), StepStatus.REJECTED, StepStatus.NONFINITE_START),
+        )
+        end = jax.lax.while_loop(
+            lambda search: ~search.done & (search.attempts < self.max_attempts),
+            lambda search: _attempt(local, search),
+            start,
+        )
+        # The fixed part of the damping is the least that a step may use: refusals add to it.
+        floor = _FLOOR * jnp.finfo(scale.dtype).eps * scale
+        taken = end.status == StepStatus.ACCEPTED
+        outcome = StepOutcome(
+            displacement=end.displacement,
+            objective=end.objective,
+            step_size=taken.astype(scale.dtype),
+            damping=end.damping + local.damping,
+            decrement=end.decrement,
+            attempts=end.attempts,
+            status=end.status,
+        )
+        return outcome, TrustRegionState(jnp.maximum(end.next_damping, floor), end.growth)
+
+
+def _attempt(local: LocalProblem, search: _Search) -> _Search:
+    damping = search.next_damping
+    solution = local.prepared.solve(local.strength, damping + local.damping)
+    trial = local.objective_at(local.flat + solution.direction)
+    predicted = solution.predicted_decrease(local.strength)
+    # Not finite (overflow, NaN) counts as no gain at all.
+    gain = jnp.where(jnp.isfinite(trial), local.objective - trial, -jnp.inf)
+    ratio = gain / predicted
+    eps = jnp.finfo(damping.dtype).eps
+    noise = _ROUNDING * eps * jnp.abs(local.objective)
+    accept = solution.status & (ratio > _ACCEPT) & (gain >= 0)
+    stationary = solution.status & (predicted <= noise) & ~accept
+    shrink = jnp.maximum(0.1, 1 - (2 * jnp.minimum(ratio, 1.0) - 1) ** 3)
+    status = jnp.where(solution.status, StepStatus.REJECTED, StepStatus.FACTORIZATION_FAILED)
+    status = jnp.where(stationary, StepStatus.STATIONARY, status)
+    keep_damping = jnp.where(stationary, damping, damping * search.growth)
+    return _Search(
+        displacement=jnp.where(accept, solution.direction, 0.0),
+        objective=jnp.where(accept, trial, local.objective),
+        decrement=solution.decrement,
+        damping=damping,
+        next_damping=jnp.where(accept, damping * shrink, keep_damping),
+        growth=jnp.where(accept | stationary, 2.0, 2 * search.growth),
+        attempts=search.attempts + 1,
+        done=accept | stationary,
+        status=jnp.where(accept, StepStatus.ACCEPTED, status),
+    )
