@@ -100,8 +100,9 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
     _, lower, total = jax.lax.while_loop(failing, climb, start)
 
     def decompose(carry):
-        _, _, _ = carry
-        values, vectors = jnp.linalg.eigh(matrix)
+        tried, _, _ = carry
+        # `where` makes the matrix depend on the loop: XLA hoists what does not out of it, and would run eigh always.
+        values, vectors = jnp.linalg.eigh(jnp.where(tried, 0.0, matrix))
         return jnp.ones((), bool), vectors, jnp.maximum(values, 0) + shift
 
     def untried(carry):

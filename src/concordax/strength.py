@@ -137,7 +137,8 @@ class Evidence(AbstractStrength):
     def update(self, state, system, prepared, loss, examples):
         """One fixed-point update, if enough steps have been taken."""
 
-        # A loop of at most one round, not a cond: see linalg.py. γ costs as much as a step's factorization.
+        # A loop of at most one round, not a cond: see linalg.py. γ costs as much as a step's factorization, and its
+        # dependence on the carried state keeps XLA from hoisting it out.
         def ready(carry):
             done, _ = carry
             return ~done & (state.taken >= self.wait)
