@@ -3,6 +3,7 @@
 from ._status import RunStatus as RunStatus
 from ._status import StepStatus as StepStatus
 from ._version import __version__ as __version__
+from .history import TrainResult as TrainResult
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .losses import SquaredError as SquaredError
@@ -13,6 +14,9 @@ from .models import TwoLayer as TwoLayer
 from .optimizer import direction as direction
 from .optimizer import ggn_score as ggn_score
 from .optimizer import objective as objective
+from .posterior import Posterior as Posterior
+from .posterior import class_probabilities as class_probabilities
+from .posterior import posterior as posterior
 from .regularizers import L2 as L2
 from .regularizers import PseudoHuber as PseudoHuber
 from .self_concordance import SelfConcordance as SelfConcordance
@@ -24,9 +28,5 @@ from .steps import FixedStep as FixedStep
 from .steps import PublishedStep as PublishedStep
 from .strength import Evidence as Evidence
 from .strength import FixedStrength as FixedStrength
-from .trust_region import TrustRegion as TrustRegion
-from .history import TrainResult as TrainResult
-from .posterior import Posterior as Posterior
-from .posterior import class_probabilities as class_probabilities
-from .posterior import posterior as posterior
 from .training import train as train
+from .trust_region import TrustRegion as TrustRegion

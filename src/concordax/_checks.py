@@ -40,9 +40,25 @@ def check_data(loss: AbstractLoss, inputs, targets, weights) -> None:
         weights = np.asarray(weights)
         _check_finite("weights", weights)
         if weights.min() < 0 or weights.max() == 0:
-            raise ValueError(
-                f"weights must be from 0 up with one above 0; got {weights.min():g} to {weights.max():g}."
-            )
+            raise ValueError(f"weights must be from 0 up with one above 0; got {weights.min():g} to {weights.max():g}.")
+
+
+def check_classes(loss: AbstractLoss, targets, outputs: int) -> None:
+    """Raises ValueError for softmax targets that name no class of the model or are no probabilities."""
+    if not isinstance(loss, SoftmaxCrossEntropy):
+        return
+    targets = np.asarray(targets)
+    if targets.ndim == 1 and targets.max() >= outputs:
+        raise ValueError(
+            f"`SoftmaxCrossEntropy` needs labels 0..{outputs - 1} for a model with {outputs} outputs; the largest "
+            f"label is {targets.max()}. Encode the labels as consecutive whole numbers, or give the model more outputs."
+        )
+    if targets.ndim == 2 and not np.allclose(targets.sum(axis=1), 1, atol=1e-4):
+        worst = int(np.argmax(np.abs(targets.sum(axis=1) - 1)))
+        raise ValueError(
+            f"`SoftmaxCrossEntropy` needs probabilities that sum to 1 in each row; row {worst} sums to "
+            f"{targets[worst].sum():g}. Divide each row by its sum, or pass integer labels."
+        )
 
 
 def _check_finite(name: str, values) -> None:

@@ -25,8 +25,8 @@ class Batches:
     def __init__(self, batch: Batch, size: int | None, key: PRNGKeyArray | None):
         self.batch, self.key = batch, key
         self.rows = np.flatnonzero(np.asarray(batch.weights) > 0)
-        self.full = size is None or size >= len(self.rows)
-        self.size = len(self.rows) if self.full else size
+        self.size = min(len(self.rows) if size is None else size, len(self.rows))
+        self.full = self.size == len(self.rows)
         self.an_epoch = -(-len(self.rows) // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -38,6 +38,8 @@ class Batches:
                 yield from self._epoch()
 
     def _epoch(self) -> Iterator[Batch]:
+        if self.key is None:
+            raise ValueError("mini-batches are shuffled: pass key=jax.random.key(0), say.")
         self.key, key = jax.random.split(self.key)
         order = np.asarray(jax.random.permutation(key, self.rows))
         for start in range(0, len(order), self.size):

@@ -57,7 +57,7 @@ def _as_columns(targets: Array, outputs: int, loss: str) -> Array:
 
 
 class SquaredError(AbstractLoss):
-    """Half squared error ℓ = ½‖o − y‖², so that ∂²ℓ = I and r = o − y (DESIGN: the paper's eq. for regression).
+    """Half squared error ℓ = ½‖o − y‖², so that ∂²ℓ = I and r = o − y.
 
     Example:
         >>> import jax.numpy as jnp
@@ -146,8 +146,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
 class BinaryCrossEntropy(AbstractLoss):
     """Cross-entropy of σ(o) with targets in [0, 1], each output by itself.
 
-    ℓ = log(1 + e^o) − y o, S = √(P(1−P)) = 1/(2 cosh(o/2)), r = (1−y) e^{o/2} − y e^{−o/2}: the quotient (P−y)/S written
-    without a division.
+    ℓ = log(1 + e^o) − y o, S = √(P(1−P)) = 1/(2 cosh(o/2)), r = (1−y) e^{o/2} − y e^{−o/2}: the quotient (P−y)/S
+    written without a division.
 
     Example:
         >>> import jax.numpy as jnp

@@ -5,6 +5,7 @@ Parameters are a tuple of `DenseLayer(weight, bias)`; no loss, no optimizer here
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -59,7 +60,7 @@ def _forward(params, inputs, taps, activation, scales):
         if layer.bias is not None:
             features = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)
         hidden = features[:, : layer.weight.shape[1]] @ layer.weight.T
-        hidden = hidden if layer.bias is None else hidden + layer.bias
+        hidden = hidden if layer.bias is None else hidden + layer.bias[None, :]
         hidden = hidden if taps is None else hidden + taps[index]
         seen.append(features)
     return hidden, tuple(seen)
@@ -151,9 +152,7 @@ class MLP(eqx.Module):
     outputs: int = eqx.field(static=True)
     activation: str | Callable = eqx.field(static=True)
 
-    def __init__(
-        self, inputs: int, widths: tuple[int, ...], outputs: int = 1, *, activation: str | Callable = "tanh"
-    ):
+    def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int = 1, *, activation: str | Callable = "tanh"):
         widths = tuple(widths)
         _check("MLP", activation, inputs=inputs, outputs=outputs, **{f"widths[{i}]": w for i, w in enumerate(widths)})
         self.inputs, self.widths, self.outputs, self.activation = inputs, widths, outputs, activation
@@ -162,7 +161,7 @@ class MLP(eqx.Module):
         """Weights and hidden biases N(0, 1), output biases zero: the start then does not favour any level."""
         sizes = (self.inputs, *self.widths, self.outputs)
         layers = []
-        for depth, (d_in, d_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for depth, (d_in, d_out) in enumerate(pairwise(sizes)):
             key, weight_key, bias_key = jax.random.split(key, 3)
             last = depth == len(self.widths)
             bias = jnp.zeros(d_out) if last else jax.random.normal(bias_key, (d_out,))

@@ -116,10 +116,22 @@ class Algorithm(eqx.Module):
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
-        shape = jax.eval_shape(self.model, params, inputs).shape
-        if len(shape) != 2:
-            raise ValueError(f"the model must return outputs of shape [n, c]; it returns {shape}. Add an axis to them.")
-        return make_batch(self.loss, inputs, targets, weights, shape[1], ravel_pytree(params)[0].dtype)
+        return _as_batch(self.model, self.loss, params, inputs, targets, weights)
+
+
+def _as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
+    dtype = ravel_pytree(params)[0].dtype
+
+    def as_array(leaf):
+        leaf = jnp.asarray(leaf)
+        # Real inputs take the parameters' dtype: float64 rows would silently turn a float32 network into float64.
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    inputs = jax.tree.map(as_array, inputs)
+    shape = jax.eval_shape(model, params, inputs).shape
+    if len(shape) != 2:
+        raise ValueError(f"the model must return outputs of shape [n, c]; it returns {shape}. Add an axis to them.")
+    return make_batch(loss, inputs, targets, weights, shape[1], dtype)
 
 
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
@@ -152,7 +164,7 @@ def ggn_score(
     """Regularized generalized Gauss-Newton as an optax transformation.
 
     Each update solves (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ∇g) at the parameters given and lets the step rule decide how
-    much of δ to take. Incoming gradients are ignored: a gradient already summed cannot be whitened again (DESIGN §1.3).
+    much of δ to take. Incoming gradients are ignored: a gradient already summed cannot be whitened again.
 
     Args:
         model: a callable (params, inputs) -> outputs [n, c]; a `LayeredModel` gets the layers' price.
@@ -184,9 +196,7 @@ def ggn_score(
         >>> bool(state.info.new_objective < state.info.objective)
         True
     """
-    algorithm = make_algorithm(
-        model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping
-    )
+    algorithm = make_algorithm(model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping)
 
     def update(updates, state, params=None, *, inputs=None, targets=None, weights=None, **extra):
         del updates, extra
@@ -222,7 +232,7 @@ def direction(
         params: where to linearise.
         inputs: n rows.
         targets: n rows, as the loss takes them.
-        strength: τ > 0, or an array holding it.
+        strength: τ > 0.
         damping: λ ≥ 0.
         solver: how to solve.
         weights: [n], one by default.
@@ -274,10 +284,10 @@ def objective(model, loss, regularizer, params, inputs, targets, *, strength: fl
         >>> import concordax as cx, jax.numpy as jnp
         >>> params = (cx.DenseLayer(jnp.array([[2.0]]), None),)
         >>> linear = lambda params, x: x @ params[0].weight.T
-        >>> float(cx.objective(linear, cx.SquaredError(), cx.L2(), params, jnp.ones((1, 1)), jnp.ones((1, 1)), strength=1.0))
+        >>> one = jnp.ones((1, 1))
+        >>> float(cx.objective(linear, cx.SquaredError(), cx.L2(), params, one, one, strength=1.0))
         2.5
     """
     flat, unravel = ravel_pytree(params)
-    columns = jax.eval_shape(model, params, inputs).shape[1]
-    batch = make_batch(loss, inputs, targets, weights, columns, flat.dtype)
+    batch = _as_batch(model, loss, params, inputs, targets, weights)
     return Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))

@@ -1,4 +1,4 @@
-"""Error bars: the Laplace approximation of the linearised model (DESIGN §1.7).
+"""Error bars: the Laplace approximation of the linearised model.
 
 Cov f(x) = (σ²/n) J(x) (Wᵀ W + τH)⁻¹ J(x)ᵀ, from the factor at shift τ; on the dual side
 (σ²/(nτ)) (k(x,x) − k(x,X)(K + τI)⁻¹ k(X,x)).
@@ -56,6 +56,7 @@ class Posterior(eqx.Module):
             The outputs [m, c] and their covariance [m, c, c], symmetric with a non-negative diagonal; add σ² on the
             diagonal for a new observation.
         """
+        inputs = jnp.asarray(inputs, ravel_pytree(self.params)[0].dtype)
         rows = inputs.shape[0]
         blocks = max(1, -(-rows // _ROWS))
         size = -(-rows // blocks)
@@ -139,9 +140,7 @@ def posterior(
         >>> bool(far > near > 0)
         True
     """
-    algorithm = make_algorithm(
-        model, loss, regularizer, strength=1.0, solver=solver, step=TrustRegion(), damping=0.0
-    )
+    algorithm = make_algorithm(model, loss, regularizer, strength=1.0, solver=solver, step=TrustRegion(), damping=0.0)
     batch = algorithm.batch(params, *data, weights)
     tau = jnp.asarray(strength, ravel_pytree(params)[0].dtype)
     prepared, factor, gamma, variance, examples = _prepare(algorithm, params, batch, tau)
@@ -150,7 +149,7 @@ def posterior(
 
 def class_probabilities(
     loss: AbstractLoss, outputs: Float[Array, "m c"], covariance: Float[Array, "m c c"]
-) -> Float[Array, "m c"]:
+) -> Float[Array, "m classes"]:
     """Probit-corrected class probabilities: each logit divided by √(1 + (π/8) var) (MacKay 1992).
 
     Softmax does not see a common shift of the logits, and no data can fix one: its variance is taken out first, by

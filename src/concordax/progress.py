@@ -18,7 +18,13 @@ class ProgressBar:
             raise ImportError(
                 '`train(progress=True)` needs rich: pip install "concordax[all]", or leave progress=False.'
             ) from error
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self._progress = Progress(*columns)
         self._task = self._progress.add_task("train", total=total, text="")
         self._progress.start()

@@ -1,4 +1,4 @@
-"""Generalised self-concordant regularizers (DESIGN §1.2): value, gradient, Hessian as a metric, constants (M, ν).
+"""Generalised self-concordant regularizers: value, gradient, Hessian as a metric, constants (M, ν).
 
 None of them knows the strength τ: it multiplies once, in `system.py`.
 """

@@ -10,11 +10,11 @@ class SelfConcordance(NamedTuple):
     order: float
 
     def smoothed(self, smoothing: float) -> "SelfConcordance":
-        """Constants of h_μ(x) = μ φ(x/μ) from those of φ: M scales by μ^{ν/2−2} (DESIGN §1.2).
+        """Constants of h_μ(x) = μ φ(x/μ) from those of φ: M scales by μ^{ν/2−2}.
 
         Example:
-            >>> SelfConcordance(1.5, 2.0).smoothed(10.0).constant
-            0.15
+            >>> SelfConcordance(1.5, 2.0).smoothed(2.0).constant
+            0.75
         """
         return SelfConcordance(self.constant * smoothing ** (self.order / 2 - 2), self.order)
 

@@ -107,11 +107,13 @@ class _GGNEstimator(BaseEstimator):
 
     def _posterior(self) -> Posterior:
         """The posterior, built at the first need after a fit or a load; call it under `enable_x64`."""
-        if getattr(self, "_cache", None) is None:
+        cached: Posterior | None = getattr(self, "_cache", None)
+        if cached is None:
             parts = (self._model, _LOSSES[self._loss](), self._regularizer(), self._params())
             data = (jnp.asarray(self._rows), jnp.asarray(self._targets))
-            self._cache = posterior(*parts, data, strength=self.strength_, weights=self._sample_weight)
-        return self._cache
+            cached = posterior(*parts, data, strength=self.strength_, weights=self._sample_weight)
+            self._cache = cached
+        return cached
 
     def _outputs(self, X, *, covariance: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Standardised outputs [m, c] and, if asked, their covariance [m, c, c]."""
@@ -140,7 +142,7 @@ class _GGNEstimator(BaseEstimator):
 def _padded(x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None):
     """Rows filled up with rows of weight 0 to the next of eight sizes an octave.
 
-    Weight 0 is absence to the last bit of the mathematics, and folds of nearly the same size share one compiled program.
+    Weight 0 is absence, exactly, and folds of nearly the same size share one compiled program.
     """
     rows = len(x)
     grain = max(1, 2 ** (max(rows - 1, 1).bit_length() - 4))
@@ -189,9 +191,7 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None) -> "GGNRegressor":
         """Fits to X [n, d] and y [n] or [n, c]; a row of weight 2 counts twice, one of weight 0 not at all."""
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
-        )
+        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         self._single = y.ndim == 1
         targets = y.reshape(len(y), -1).astype(np.float64)
@@ -232,8 +232,8 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
 class GGNClassifier(ClassifierMixin, _GGNEstimator):
     """A network for classes, with nothing to tune and with probabilities that know their uncertainty.
 
-    Inputs are standardised inside; two classes use one logit and binary cross-entropy, more use softmax. The strength is
-    chosen by the Laplace evidence. Arguments and attributes are those of `GGNRegressor`, without `noise_`, and with
+    Inputs are standardised inside; two classes use one logit and binary cross-entropy, more use softmax. The strength
+    is chosen by the Laplace evidence. Arguments and attributes are those of `GGNRegressor`, without `noise_`, and with
     `classes_`.
 
     Example:

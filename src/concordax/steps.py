@@ -1,4 +1,4 @@
-"""Step rules: how far to go along a direction. A rule solves through the problem it is given; it never differentiates."""
+"""Step rules: how far to go along a direction. A rule solves through the problem given; it never differentiates."""
 
 import math
 from abc import abstractmethod
@@ -61,7 +61,7 @@ def _fixed_damping(local: LocalProblem, size: Callable[[Solution], Array]) -> St
     """One solve at the damping given, one step of `size`; refused only when not finite."""
     damping = jnp.asarray(local.damping, local.flat.dtype)
     solution = local.prepared.solve(local.strength, damping)
-    alpha = jnp.asarray(size(solution), local.flat.dtype)
+    alpha = size(solution).astype(local.flat.dtype)
     displacement = alpha * solution.direction
     objective = local.objective_at(local.flat + displacement)
     status = jnp.where(jnp.isfinite(objective), StepStatus.ACCEPTED, StepStatus.NONFINITE_TRIAL)
@@ -97,7 +97,9 @@ class FixedStep(AbstractStep):
 
     def __init__(self, size: float = 1.0):
         if not (math.isfinite(size) and size > 0):
-            raise ValueError(f"`FixedStep(size={size})`: the size must be a positive finite number; 1 is the full step.")
+            raise ValueError(
+                f"`FixedStep(size={size})`: the size must be a positive finite number; 1 is the full step."
+            )
         self.size = float(size)
 
     def init(self, dtype):
@@ -107,15 +109,15 @@ class FixedStep(AbstractStep):
 
     def take(self, local, state):
         """One solve, one step."""
-        return _fixed_damping(local, lambda _: self.size), state
+        return _fixed_damping(local, lambda _: jnp.asarray(self.size)), state
 
 
 class PublishedStep(AbstractStep):
     """The learning rate of the published code: α = min(1, scale/(1 + M η)), η = √(τ∇g · H⁻¹ τ∇g).
 
-    M = M_h p^{(3−ν)/2} μ^{ν/2−2} with (M_h, ν) = (2, 2.6) for pseudo-Huber. Neither the pair nor the power of p holds or
-    is needed (DESIGN §1.2); they are kept here, and only here, to reproduce arXiv 2404.14875. The published mode is this
-    rule with `damping = 1 − strength`.
+    M = M_h p^{(3−ν)/2} μ^{ν/2−2} with (M_h, ν) = (2, 2.6) for pseudo-Huber. The pair does not hold (see
+    `PseudoHuber`) and the power of p is not needed; both are kept here, and only here, to reproduce arXiv 2404.14875.
+    The published mode is this rule with `damping = 1 − strength`.
 
     Args:
         scale: the numerator, 0.95 in the paper's first experiment.
@@ -132,7 +134,9 @@ class PublishedStep(AbstractStep):
 
     def __init__(self, scale: float = 0.95):
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"`PublishedStep(scale={scale})`: the scale must be a positive finite number, 0.95 as a rule.")
+            raise ValueError(
+                f"`PublishedStep(scale={scale})`: the scale must be a positive finite number."
+            )
         self.scale = float(scale)
 
     def init(self, dtype):

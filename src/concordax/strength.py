@@ -1,4 +1,4 @@
-"""The strength τ of the regularizer: a number, or chosen by the data through the Laplace evidence (DESIGN §1.6)."""
+"""The strength τ of the regularizer: a number, or chosen by the data through the Laplace evidence."""
 
 import math
 from abc import abstractmethod
@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .losses import AbstractLoss
 from .solvers import AbstractPrepared
 from .system import System
+
+# Largest τ, in units of the mean diagonal of K: the penalty then holds every parameter.
+_LARGEST = 10.0
 
 
 class StrengthState(NamedTuple):
@@ -96,7 +99,7 @@ class Evidence(AbstractStrength):
 
     γ = tr K (K + τI)⁻¹, σ² = Σ w ‖o−y‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)), by at
     most a factor 3 at a time, at the start of each step once three have been taken. Source: MacKay, Neural Computation
-    4(3), 1992; DESIGN §1.6. Exact for L2; for another penalty its quadratic model stands in.
+    4(3), 1992. Exact for L2; for another penalty its quadratic model stands in.
 
     Args:
         initial: τ until the first update.
@@ -156,8 +159,9 @@ class Evidence(AbstractStrength):
         ratio = jnp.clip(target / state.strength, 1 / self.largest_change, self.largest_change)
         # θ = 0 or an exact fit give 0/0 or 0: hold τ where the quotient says nothing, and keep it a normal number.
         ratio = jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1.0)
-        smallest = jnp.finfo(gamma.dtype).eps
-        strength = jnp.clip(state.strength * ratio, smallest, 1 / smallest)
+        # Below eps of K, or far above it (data that are all noise), τ changes nothing more.
+        scale = prepared.curvature()
+        strength = jnp.clip(state.strength * ratio, jnp.finfo(gamma.dtype).eps * scale, _LARGEST * scale)
         return state._replace(strength=strength, noise_variance=variance, gamma=gamma)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ._types import Batch
 from .curvature import AbstractMetric
@@ -52,6 +52,7 @@ class System(eqx.Module):
     metric: AbstractMetric
     loss: Float[Array, ""]
     penalty: Float[Array, ""]
+    numbers: Int[Array, ""]
 
 
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> System:
@@ -72,11 +73,12 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> Sy
         metric=problem.regularizer.metric(flat),
         loss=problem.data_loss(outputs, batch),
         penalty=problem.regularizer.value(flat),
+        numbers=jnp.sum(batch.weights > 0) * residual.shape[1],
     )
 
 
 def make_batch(loss: AbstractLoss, inputs, targets, weights, outputs: int, dtype) -> Batch:
-    """Encodes targets, fills in unit weights and brings both to `dtype`; raises ValueError on shapes that do not fit."""
+    """Encodes targets, fills in unit weights; raises ValueError on shapes that do not fit."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
     encoded = loss.encode(jnp.asarray(targets), outputs).astype(dtype)
     if encoded.shape[0] != rows or rows == 0:
@@ -88,4 +90,6 @@ def make_batch(loss: AbstractLoss, inputs, targets, weights, outputs: int, dtype
     weights = jnp.asarray(weights, dtype)
     if weights.shape != (rows,):
         raise ValueError(f"weights must have shape [{rows}], one number a row; got {weights.shape}.")
-    return Batch(inputs, encoded, weights)
+    # A row of weight 0 is absent whatever it holds: 0 · NaN would be NaN in every product with its layer inputs.
+    present = jax.tree.map(lambda leaf: jnp.where(weights.reshape(-1, *(1,) * (leaf.ndim - 1)) > 0, leaf, 0), inputs)
+    return Batch(present, encoded, weights)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ._checks import check_data, check_training_options
+from ._checks import check_classes, check_data, check_training_options
 from ._status import RunStatus
 from ._types import Batch
 from .batches import Batches
@@ -100,16 +100,16 @@ def train(
         >>> bool(result.history["loss"][-1] < 1e-4)
         True
     """
-    algorithm = make_algorithm(
-        model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping
-    )
+    algorithm = make_algorithm(model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping)
     check_training_options(max_steps, tolerance, batch_size, key)
     check_data(loss, *data, weights)
     batch = algorithm.batch(params, *data, weights)
+    check_classes(loss, data[1], batch.targets.shape[1])
     held_out = None
     if validation is not None:
         check_data(loss, *validation, None)
         held_out = algorithm.batch(params, *validation)
+        check_classes(loss, validation[1], held_out.targets.shape[1])
     batches = Batches(batch, batch_size, key)
     adaptive = algorithm.strength.is_adaptive
     if adaptive and not batches.full:

@@ -43,7 +43,7 @@ class TrustRegion(AbstractStep):
     """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
 
     Accept if ρ > 1e-4, then λ ← λ·max(1/10, 1 − (2ρ−1)³) and growth ← 2; else λ ← λ·growth, growth ← 2·growth and solve
-    again with the same Jacobian and Gram (Nielsen's rule; DESIGN §1.4). The first λ is the mean of diag K. F never
+    again with the same Jacobian and Gram (Nielsen's rule). The first λ is the mean of diag K. F never
     rises, whatever the model; a non-finite trial is a refused one.
 
     Args:

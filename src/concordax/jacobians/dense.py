@@ -17,7 +17,8 @@ class DenseJacobian(AbstractJacobian):
     @property
     def shape(self):
         """(n, k, p)."""
-        return self.matrix.shape
+        n, k, p = self.matrix.shape
+        return n, k, p
 
     def mv(self, v):
         """J v."""

@@ -5,7 +5,9 @@ layer's inputs, a bias being one more column of ones. J v and Jᵀ u are then tw
 numbers are never stored.
 """
 
+import functools
 import math
+import operator
 from itertools import accumulate
 
 import equinox as eqx
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..curvature import ScalarMetric
+from ..linalg import symmetric_product
 from ..models import LayeredModel
 from .base import AbstractJacobian
 
@@ -69,10 +72,11 @@ class LayeredJacobian(AbstractJacobian):
 
     def mv(self, v):
         """Σ_layers G (V a): two products a layer."""
-        return sum(
+        parts = [
             jnp.einsum("nko,no->nk", layer.backward, layer.forward @ piece.T)
             for layer, piece in zip(self.layers, self._pieces(v), strict=True)
-        )
+        ]
+        return _total(parts)
 
     def rmv(self, u):
         """For each layer (Gᵀ u)ᵀ A."""
@@ -88,12 +92,13 @@ class LayeredJacobian(AbstractJacobian):
 
     def cross_gram(self, other, metric):
         """The sum of the layers' Grams: Hadamard products where H is a multiple of I, else bounded chunks of J D^½."""
-        _, k, size = self.shape
+        if not isinstance(other, LayeredJacobian):
+            raise TypeError("a layered Jacobian has a Gram with another layered one of the same model only.")
         pairs = zip(self.layers, other.layers, strict=True)
         if isinstance(metric, ScalarMetric):
-            return metric.inverse * sum(_hadamard(a, b) for a, b in pairs)
-        roots = self._pieces(jnp.sqrt(metric.inverse_diagonal(size)))
-        return sum(_chunked(a, b, root) for (a, b), root in zip(pairs, roots, strict=True))
+            return metric.inverse * _total([_hadamard(a, b) for a, b in pairs])
+        roots = self._pieces(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
+        return _total([_chunked(a, b, root) for (a, b), root in zip(pairs, roots, strict=True)])
 
     def normal(self, metric):
         """D^½ Jᵀ J D^½, accumulated over chunks of rows."""
@@ -105,7 +110,7 @@ class LayeredJacobian(AbstractJacobian):
 
         def add(total, layers):
             part = LayeredJacobian(layers).scaled_rows(root)
-            return total + part.T @ part, None
+            return total + symmetric_product(part.T), None
 
         return jax.lax.scan(add, jnp.zeros((size, size), root.dtype), padded)[0]
 
@@ -116,6 +121,10 @@ class LayeredJacobian(AbstractJacobian):
             for layer in self.layers
         ]
         return jnp.concatenate(parts, axis=1) * root
+
+
+def _total(parts: list[Array]) -> Array:
+    return functools.reduce(operator.add, parts)
 
 
 def _pad(x: Array, axis: int, length: int) -> Array:
@@ -150,8 +159,9 @@ def _chunked(left: LayerFactors, right: LayerFactors, root: Float[Array, "d_out 
     def add(total, chunk):
         column, first, second = chunk
         one = scaled(first, left, column)
-        two = one if right is left else scaled(second, right, column)
-        return total + one @ two.T, None
+        if right is left:
+            return total + symmetric_product(one), None
+        return total + one @ scaled(second, right, column).T, None
 
     start = jnp.zeros(rows, root.dtype)
     backwards = split(left), split(right)

@@ -44,6 +44,8 @@ class Solution(NamedTuple):
 class AbstractPrepared(eqx.Module):
     """A system made ready: the Gram or the normal matrix is formed, a shift is still free."""
 
+    system: eqx.AbstractVar[System]
+
     @abstractmethod
     def solve(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> Solution:
         """δ with (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ g)."""
@@ -70,9 +72,8 @@ class AbstractPrepared(eqx.Module):
         return jnp.clip(size - factor.shift * factor.inverse_trace(), 0.0, size)
 
     def curvature(self) -> Float[Array, ""]:
-        """The mean of diag K over the rows that carry weight: the scale of a first damping."""
-        diagonal = jnp.diagonal(self.matrix)
-        return jnp.sum(diagonal) / jnp.maximum(jnp.sum(diagonal > 0), 1)
+        """The mean of diag K over the rows that carry weight, the same on either side: the scale of a first damping."""
+        return jnp.trace(self.matrix) / self.system.numbers
 
 
 class AbstractSolver(eqx.Module):
@@ -94,4 +95,3 @@ def finish(system: System, direction: Array, factor: SPDFactor) -> Solution:
         image=system.jacobian.mv(direction),
         squared_norm=system.metric.squared_norm(direction),
     )
-

@@ -1,0 +1,50 @@
+# make demo    fit a bundled table, write a model and an HTML report to build/demo
+# make test    lint, type check and test; with CI set in the environment, test the oldest supported versions too
+# make check   lint and type check only
+# make clean   remove all that these commands made
+#
+# Each sets up what it needs in .venv, from Python >= 3.11 alone. Overridable: make PYTHON=/path/to/python VENV=.venv-other
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-oldest check clean
+
+PYTHON ?=
+VENV ?= .venv
+OLDEST := $(VENV)-oldest
+BIN := $(VENV)/bin
+SETUP := PYTHON="$(PYTHON)" tools/setup.sh
+PYTEST_ARGS ?=
+
+# One process a core with single-threaded linear algebra each: compiling, the larger part, uses one core anyway.
+WORKERS ?= auto
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+# Compiled programs are kept from one run to the next.
+CACHE ?= build/jax-cache
+CACHED := JAX_COMPILATION_CACHE_DIR="$(CACHE)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
+PYTEST := -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+demo:
+	@$(SETUP) "$(VENV)" all
+	@mkdir -p build/demo
+	"$(BIN)/concordax" fit breast-cancer --output build/demo/breast-cancer.cx --report build/demo/report.html
+
+test: check
+	$(ONE_THREAD) $(CACHED) "$(BIN)/python" $(PYTEST)
+	$(if $(CI),@$(MAKE) --no-print-directory test-oldest)
+
+test-oldest:
+	@$(SETUP) "$(OLDEST)" test constraints-oldest.txt
+	$(ONE_THREAD) $(CACHED) "$(OLDEST)/bin/python" $(PYTEST)
+
+check:
+	@$(SETUP) "$(VENV)" all,dev
+	"$(BIN)/ruff" check
+	"$(BIN)/pyright" --pythonpath "$(BIN)/python"
+
+clean:
+	rm -rf build dist "$(VENV)" "$(VENV).old" "$(OLDEST)" "$(OLDEST).old" .hypothesis .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

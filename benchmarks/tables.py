@@ -1,0 +1,109 @@
+"""Test error and log likelihood of the default estimators on tables; writes one JSON record.
+
+    python benchmarks/tables.py --data-dir FOLDER --splits 10 --output benchmarks/records/tables.json
+
+FOLDER holds the UCI regression benchmark as NAME.npz (X, y, test_indices: the standard splits of Hernández-Lobato). The
+classification tables are scikit-learn's, in ten stratified folds. Nothing is tuned: the estimators as they are.
+"""
+
+import argparse
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+
+from concordax.sklearn import GGNClassifier, GGNRegressor
+
+REGRESSION = ("bostonHousing", "concrete")
+CLASSES = {"breast cancer": load_breast_cancer, "wine": load_wine}
+
+
+def regression(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """Fits without the test rows and scores on them."""
+    train = np.setdiff1d(np.arange(len(y)), test)
+    model = GGNRegressor().fit(x[train], y[train])
+    mean, std = model.predict(x[test], return_std=True)
+    z = (y[test] - mean) / std
+    return {
+        "rmse": float(np.sqrt(np.mean((y[test] - mean) ** 2))),
+        "log_likelihood": float(np.mean(-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi))),
+        "covered_95": float(np.mean(np.abs(z) < 1.96)),
+        **fit_figures(model),
+    }
+
+
+def classification(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """Fits on one part and scores on the other."""
+    model = GGNClassifier().fit(x[train], y[train])
+    return {
+        "accuracy": float(model.score(x[test], y[test])),
+        "log_loss": float(log_loss(y[test], model.predict_proba(x[test]), labels=model.classes_)),
+        "log_loss_uncorrected": float(
+            log_loss(y[test], model.predict_proba(x[test], corrected=False), labels=model.classes_)
+        ),
+        **fit_figures(model),
+    }
+
+
+def fit_figures(model) -> dict[str, float]:
+    """What the fit itself reports."""
+    return {
+        "seconds": model.seconds_,
+        "steps": model.n_steps_,
+        "strength": model.strength_,
+        "effective_parameters": model.effective_parameters_,
+    }
+
+
+def collect(data_dir: Path, splits: int) -> dict[str, list[dict[str, float]]]:
+    """All tables, a list of rows each."""
+    tables = {}
+    for name in REGRESSION:
+        with np.load(data_dir / f"{name}.npz") as data:
+            x, y, parts = data["X"].astype(float), data["y"].astype(float).ravel(), data["test_indices"]
+            tables[name] = [regression(x, y, parts[s].astype(int)) for s in range(splits)]
+        show(name, tables[name])
+    x, y = load_diabetes(return_X_y=True)
+    orders = [np.random.RandomState(seed).permutation(len(y)) for seed in range(10)]
+    tables["diabetes"] = [regression(x, y, order[: len(y) // 10]) for order in orders]
+    show("diabetes", tables["diabetes"])
+    for name, load in CLASSES.items():
+        x, y = load(return_X_y=True)
+        folds = StratifiedKFold(10, shuffle=True, random_state=0).split(x, y)
+        tables[name] = [classification(x, y, train, test) for train, test in folds]
+        show(name, tables[name])
+    return tables
+
+
+def show(name: str, rows: list[dict[str, float]]) -> None:
+    """Prints the means of a table."""
+    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    print(name, f"({len(rows)} splits)", {key: float(f"{value:.4g}") for key, value in means.items()}, flush=True)
+
+
+def main() -> None:
+    """Runs all tables and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    record = {
+        "tables": collect(arguments.data_dir, arguments.splits),
+        "versions": {name: version(name) for name in ("concordax", "jax", "numpy", "scikit-learn")}
+        | {"python": platform.python_version()},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "seconds": time.perf_counter() - start,
+    }
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The command line. No logic of its own: each command calls the library and prints.
+
+JAX, scikit-learn and pandas are imported inside the commands, so that help and completion are quick.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+
+    from concordax import console
+except ModuleNotFoundError as error:
+    raise SystemExit(f'concordax\'s command line needs {error.name}: pip install "concordax[all]"') from error
+
+from concordax.errors import ConcordaxError, shorten
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fits neural networks to tables, without a learning rate and with error bars.",
+)
+reproduce = typer.Typer(no_args_is_help=True, help="Repeats a published experiment.")
+app.add_typer(reproduce, name="reproduce")
+
+
+class Loss(StrEnum):
+    """The losses a fit can be asked for."""
+
+    AUTO = "auto"
+    SQUARED_ERROR = "squared-error"
+    SOFTMAX_CROSS_ENTROPY = "softmax-cross-entropy"
+    BINARY_CROSS_ENTROPY = "binary-cross-entropy"
+
+
+def _friendly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns errors that the user can mend into one paragraph on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConcordaxError as error:
+            console.fail(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except ImportError as error:
+            if (error.name or "").split(".")[0] == "concordax":
+                raise
+            console.fail(f'{error}. Install what is missing with: pip install "concordax[all]"')
+            raise typer.Exit(1) from None
+        except MemoryError as error:
+            console.fail(f"Out of memory: use fewer rows or a smaller --width. {error}")
+            raise typer.Exit(1) from None
+        except BrokenPipeError:
+            # The reader, such as `head`, has seen enough; a closed stdout must not fail once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except OSError as error:
+            console.fail(f"{error.strerror or error}: {error.filename or 'output'}")
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from concordax._version import __version__
+
+        console.say(f"concordax {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version  # handled before any command runs
+
+
+@app.command()
+@_friendly
+def fit(
+    source: Annotated[str, typer.Argument(help="A CSV or Parquet file, or a bundled data set's name.")],
+    target: Annotated[str | None, typer.Option(help="Column to predict; needed for a file.")] = None,
+    loss: Annotated[Loss, typer.Option(help="By default guessed from the target, and said.")] = Loss.AUTO,
+    test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.2,
+    width: Annotated[
+        list[int] | None, typer.Option(min=1, help="Units of a hidden layer; repeat for more. [default: 100]")
+    ] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For held-out rows and initial weights.")] = 0,
+    output: Annotated[Path, typer.Option(help="Model file to write.")] = Path("model.cx"),
+    report: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fits a network to a table; writes a model file and a report on held-out rows."""
+    from concordax import report as reports
+    from concordax.persistence import check_writable, save_model
+    from concordax.tabular import split_table
+    from concordax.workflow import fit_split, load_table
+
+    check_writable(output)
+    check_writable(report)
+    split = split_table(load_table(source, target), loss=loss.value, test_size=test_size, seed=seed)
+    if not quiet:
+        console.say(f"{split.name}: {split.task.reason}")
+        for note in split.notes:
+            console.say(note, error=True, style="yellow")
+    with console.fit_progress(max_steps, quiet=quiet) as callback:
+        model, summary = fit_split(
+            split, widths=tuple(width or (100,)), max_steps=max_steps, seed=seed, callback=callback
+        )
+    if not quiet:
+        console.print_summary(summary)
+    save_model(model, output)
+    if not quiet:
+        console.say(f"Model   {output}")
+    reports.write(summary, report)
+    if not quiet:
+        console.say(f"Report  {report}")
+
+
+@app.command()
+@_friendly
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file that `concordax fit` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's columns.")],
+    output: Annotated[Path | None, typer.Option(help="CSV file to write; by default stdout.")] = None,
+) -> None:
+    """Predicts each row of a file, with a standard deviation or class probabilities."""
+    from concordax.persistence import check_writable, load_model, replace_atomically
+    from concordax.tabular import read_frame
+    from concordax.workflow import predict_frame
+
+    if output is not None:
+        check_writable(output)
+    predictions, ignored = predict_frame(load_model(model), read_frame(file))
+    if ignored:
+        console.say(f"Ignored columns that the model does not use: {shorten(ignored)}.", error=True, style="yellow")
+    text = predictions.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    if output is None:
+        console.write_out(text)
+        return
+    with replace_atomically(output) as stream:
+        stream.write(text.encode())
+    console.say(f"Predictions  {output}", error=True)
+
+
+@app.command()
+@_friendly
+def datasets() -> None:
+    """Lists the bundled data sets."""
+    from concordax.bundled import BUNDLED
+
+    console.print_datasets(BUNDLED)
+
+
+@reproduce.command("loss-curves")
+@_friendly
+def loss_curves(
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Small sizes, or the published ones.")] = True,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 1,
+    output_dir: Annotated[Path, typer.Option(help="Folder for numbers and pictures.")] = Path("loss-curves"),
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")] = False,
+) -> None:
+    """Training loss against time and steps, for several optimizers."""
+    from concordax import plots
+    from concordax.experiments import loss_curves as experiment
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with console.task_progress() as progress:
+        record = experiment.run(output_dir, quick=quick, seeds=seeds, resume=resume, progress=progress)
+    picture = output_dir / "loss-curves.svg"
+    plots.loss_curves(record, picture)
+    console.say(f"Numbers  {output_dir}")
+    console.say(f"Picture  {picture}")
+
+
+def main() -> None:
+    """Runs the command line; an interrupt ends it with the shell's code for that."""
+    try:
+        app(prog_name="concordax")
+    except KeyboardInterrupt:
+        console.fail("Interrupted; nothing was written.")
+        raise SystemExit(130) from None

@@ -1,0 +1,144 @@
+"""What the command line prints: errors and progress to stderr, tables to stdout, all drawn by rich."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from concordax.summary import FitSummary
+
+
+def say(text: str, *, error: bool = False, style: str = "") -> None:
+    """Prints one paragraph as it is; a terminal wraps it, a file gets one line.
+
+    Args:
+        text: The paragraph, no markup.
+        error: To stderr instead of stdout.
+        style: A rich style.
+    """
+    console = Console(stderr=error)
+    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+
+
+def fail(text: str) -> None:
+    """Prints an error as one paragraph to stderr."""
+    say("Error: " + " ".join(text.split()), error=True, style="red")
+
+
+@contextlib.contextmanager
+def fit_progress(max_steps: int, *, quiet: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Draws a progress bar on stderr while a fit works; nothing unless stderr is a terminal.
+
+    Args:
+        max_steps: Steps at most.
+        quiet: Draw nothing.
+
+    Yields:
+        A callback(step, record) for the estimator.
+    """
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[text]}"),
+    ]
+    with _progress(columns, quiet=quiet) as progress:
+        task = progress.add_task("compiling", total=max_steps, text="")
+
+        def callback(step: int, record: dict[str, float]) -> None:
+            text = f"loss {record['loss']:.3g}  strength {record['strength']:.1g}"
+            progress.update(task, description="step", completed=step, text=text)
+
+        yield callback
+
+
+@contextlib.contextmanager
+def task_progress() -> Iterator[Callable[[str, float], None]]:
+    """Draws a progress bar on stderr for a task that reports (what, share done); nothing unless it is a terminal.
+
+    Yields:
+        A callback(what, share).
+    """
+    columns = [
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    ]
+    with _progress(columns, quiet=False) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda what, share: progress.update(task, description=what, completed=share)
+
+
+def _progress(columns: list, *, quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+
+
+def print_summary(summary: "FitSummary") -> None:
+    """Prints the held-out scores beside the trivial predictor's, and what the fit chose."""
+    console = Console()
+    console.print()
+    trivial = "mean of the target" if summary.task == "regression" else "most frequent class"
+    scores = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    scores.add_column(f"held out ({summary.n_test} rows)", overflow="fold")
+    scores.add_column("network", justify="right", no_wrap=True)
+    scores.add_column(trivial, justify="right")
+    scores.add_column("", overflow="fold", style="dim")
+    for metric in summary.metrics:
+        baseline = "" if metric.baseline is None else f"{metric.baseline:.4g}"
+        scores.add_row(metric.name, f"{metric.value:.4g}", baseline, metric.note)
+    console.print(scores)
+    console.print()
+    console.print(_choices(summary))
+    console.print()
+
+
+def _choices(summary: "FitSummary") -> Table:
+    facts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    facts.add_column(no_wrap=True, style="bold")
+    facts.add_column(overflow="fold")
+    rows = {
+        "network": summary.model,
+        "rows": f"{summary.n_train} learnt from, {summary.n_test} held out; "
+        f"{summary.n_columns} columns, {summary.n_features} features",
+        "strength": f"{summary.strength:.3g}, chosen by the data",
+        "effective parameters": f"{summary.effective_parameters:.1f} of {summary.n_parameters}",
+        "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation, target units)",
+        "steps": f"{summary.n_steps} in {summary.seconds:.1f} s",
+        "stopped": summary.message,
+    }
+    for name, value in rows.items():
+        if value:
+            facts.add_row(name, Text(value))
+    return facts
+
+
+def print_datasets(entries: dict[str, Any]) -> None:
+    """Prints the bundled data sets.
+
+    Args:
+        entries: Name to `Bundled`.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("columns", justify="right", no_wrap=True)
+    table.add_column("target", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, entry in entries.items():
+        table.add_row(name, str(entry.rows), str(entry.columns), entry.target, entry.description)
+    Console().print(table)
+
+
+def write_out(text: str) -> None:
+    """Writes to stdout as it is, for a file or another program to read."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

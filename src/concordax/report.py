@@ -1,0 +1,310 @@
+"""A fit as one HTML file that needs no network: what was fitted, how good it is, pictures, how it was fitted.
+
+Computes nothing: every number is one of the summary's, every picture one of `plots.py`.
+"""
+
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from . import plots
+from ._status import RunStatus
+from .summary import FitSummary, Metric
+
+try:
+    import jinja2
+    from markupsafe import Markup
+except ImportError as error:
+    raise ImportError("`concordax.report` needs jinja2: `pip install 'concordax[report]'`.") from error
+
+_DIGITS = 4
+_UNITS = {"target": "in units of the target", "nats": "nats a row", "share": "share"}
+_TITLES = {"R2": "R²"}
+# What each score is to be read beside; "trivial" is the score of the trivial predictor itself.
+_TRIVIAL = {
+    "RMSE": "by always predicting the mean",
+    "accuracy": "by always predicting the most frequent class",
+    "log likelihood": "by the mean and spread of the training rows",
+    "log loss": "by the class frequencies",
+}
+_HEADLINES = {
+    "regression": (("RMSE", None), ("log likelihood", "log likelihood, noise only"), ("95% interval coverage", None)),
+    "classification": (("accuracy", None), ("log loss", "log loss, uncorrected"), ("expected calibration error", None)),
+}
+
+
+class Picture(NamedTuple):
+    """A figure of the report.
+
+    Attributes:
+        title: what it shows.
+        svg: inline SVG.
+        reading: how to read it, one or two sentences.
+    """
+
+    title: str
+    svg: Markup
+    reading: str
+
+
+class Headline(NamedTuple):
+    """A score to see first.
+
+    Attributes:
+        metric: the score.
+        beside: numbers to compare it with, each with the words that follow it.
+    """
+
+    metric: Metric
+    beside: tuple[tuple[float, str], ...]
+
+
+def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
+    """Writes the report, whole or not at all: a file that was there stays as it is until the new one is complete.
+
+    Args:
+        summary: the fit.
+        path: where to; its folder must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        OSError: if it cannot be written to.
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"`report.write(path={str(path)!r})`: the folder {str(path.parent)!r} does not exist; make it first."
+        )
+    page = render(summary)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Lone surrogates (undecodable bytes of a file name) have no UTF-8 form; a "?" in their place harms nobody.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def render(summary: FitSummary) -> str:
+    """The report as one HTML document.
+
+    Args:
+        summary: the fit.
+
+    Returns:
+        HTML without any reference to another file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("concordax", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "title": lambda name: _TITLES.get(name, name[:1].upper() + name[1:])}
+    return environment.get_template("report.html.j2").render(
+        fit=summary,
+        units=_UNITS,
+        headlines=list(_headlines(summary)),
+        held_out=list(_held_out_pictures(summary)),
+        run=list(_run_pictures(summary)),
+        failed=summary.status in {s.name.lower().replace("_", " ") for s in RunStatus if not s.succeeded},
+    )
+
+
+def number(value: int | float | np.number | None) -> Markup:
+    """A number for people, with the exact one in a `data` element for programs.
+
+    Args:
+        value: any number; integers are shown whole, others to four significant digits; None is a dash.
+
+    Returns:
+        HTML.
+    """
+    if value is None:
+        return Markup("\N{EN DASH}")
+    return Markup('<data value="{}">{}</data>').format(repr(np.asarray(value).item()), _text(value))
+
+
+def _text(value: int | float | np.number) -> str:
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite"
+    if isinstance(value, int | np.integer) or value == 0:
+        text = f"{int(value):,}"
+    elif 1e-4 <= abs(value) < 1e7:
+        # Rounded first: 9.99999 has one digit more before the point than it seems.
+        rounded = float(f"{value:.{_DIGITS - 1}e}")
+        decimals = max(0, _DIGITS - 1 - math.floor(math.log10(abs(rounded))))
+        text = f"{value:,.{decimals}f}"
+    else:
+        mantissa, exponent = f"{value:.{_DIGITS - 1}e}".split("e")
+        text = f"{mantissa} \N{MULTIPLICATION SIGN} 10{plots.superscript(int(exponent))}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _headlines(summary: FitSummary) -> Iterator[Headline]:
+    metrics = {metric.name: metric for metric in summary.metrics}
+    for name, other in _HEADLINES[summary.task]:
+        if name not in metrics:
+            continue
+        metric, beside = metrics[name], []
+        if other in metrics:
+            beside.append((metrics[other].value, "without the parameters' uncertainty"))
+        if metric.baseline is not None:
+            beside.append((metric.baseline, _TRIVIAL[name]))
+        yield Headline(metric, tuple(beside))
+
+
+def _picture(figure: plots.Figure, title: str, reading: str, description: str = "") -> Picture:
+    return Picture(title, inline_svg(figure, re.sub(r"\W+", "-", title.lower()), description or title), reading)
+
+
+def inline_svg(figure: plots.Figure, key: str, label: str) -> Markup:
+    """A figure as an `svg` element for a page: own ids, text for screen readers, the page's colors.
+
+    Args:
+        figure: the picture.
+        key: prefix of every id in it; unique in the page.
+        label: what a screen reader says.
+
+    Returns:
+        The element, without namespaces, which HTML does not need.
+    """
+    colors = {value: f"var(--{name})" for name, value in plots.PALETTE.items()}
+    swap = re.compile("|".join(colors))
+    root = ElementTree.fromstring(plots.svg(figure))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # Metadata names the world outside; a style sheet would hold for the whole page.
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            if name == "id":
+                value = f"{key}-{value}"
+            elif name == "href":
+                value = f"#{key}-{value.removeprefix('#')}"
+            else:
+                value = swap.sub(lambda match: colors[match[0]], value).replace("url(#", f"url(#{key}-")
+            element.set(name, value)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"role": "img", "aria-label": label, "class": "plot"}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _sample_note(summary: FitSummary) -> str:
+    drawn, rows = len(plots.shown_rows(len(summary.y_true))), len(summary.y_true)
+    return "" if drawn == rows else f" Drawn are {drawn:,} of {rows:,} rows, evenly spaced."
+
+
+def _held_out_pictures(summary: FitSummary) -> Iterator[Picture]:
+    """Pictures of the predictions on held-out rows."""
+    if not len(summary.y_true):
+        return
+    if summary.task == "regression":
+        yield from _regression_pictures(summary)
+    else:
+        yield from _classification_pictures(summary)
+
+
+def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
+    y_true, y_pred, y_std = summary.y_true, summary.y_pred, summary.y_std
+    note = _sample_note(summary)
+    yield _picture(
+        plots.predictions(y_true, y_pred, y_std),
+        "Predicted against true",
+        "Each point is a held-out row; on the dashed line the prediction is exact. About 19 of 20 bars should reach "
+        "that line." + note,
+        f"Scatter of predicted against true {summary.target} for held-out rows",
+    )
+    yield _picture(
+        plots.residuals(y_true, y_pred, y_std),
+        "Residuals",
+        "A good fit is a shapeless cloud about zero. A slope or bend means something was not learnt; a cloud that "
+        "widens or leaves the dashed lines means the error bars are wrong there." + note,
+        "Scatter of residuals in predicted standard deviations over predictions for held-out rows",
+    )
+    if summary.coverage:
+        yield _picture(
+            plots.coverage(summary.coverage, len(y_true)),
+            "Coverage of the intervals",
+            "How often the truth lies in an interval that promises the share below. Under the dashed line the "
+            "intervals are too narrow, over it too wide; within the gray band it may be chance.",
+            "Observed against promised coverage: "
+            + ", ".join(f"{observed:.3g} for {nominal:.3g}" for nominal, observed in summary.coverage),
+        )
+
+
+def _classification_pictures(summary: FitSummary) -> Iterator[Picture]:
+    yield _picture(
+        plots.confusion(summary.y_true, summary.y_pred, summary.classes),
+        "Confusion matrix",
+        "Rows are true classes, columns predicted ones. The diagonal is right (blue); all else are mistakes (orange), "
+        "stronger the larger their share of the true class.",
+        "Matrix of counts of held-out rows by true and predicted class",
+    )
+    if summary.reliability:
+        yield _picture(
+            plots.reliability(summary.reliability),
+            "Reliability",
+            "When the classifier says 80%, it should be right in 80 of 100 rows: on the dashed line. Points below it "
+            "are overconfident; within their gray bar it may be chance. Below: the rows in each group.",
+            "Observed accuracy by confidence: "
+            + ", ".join(f"{seen:.3g} at {sure:.3g} ({rows} rows)" for sure, seen, rows in summary.reliability),
+        )
+    if summary.probabilities is not None:
+        yield _picture(
+            plots.confidence(summary.probabilities, summary.y_true == summary.y_pred),
+            "Confidence where right and wrong",
+            "Mistakes (dashed) should lie to the left, where the classifier itself is in doubt. Mistakes at the far "
+            "right are rows worth a look: they may be mislabeled.",
+            "Histogram of confidence for rows predicted rightly and wrongly, logarithmic counts",
+        )
+
+
+def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
+    """Pictures of how the fit went."""
+    names = {"objective": "objective", "loss": "training loss", "validation_loss": "validation loss"}
+    figure = plots.history(summary.history, (names, {"damping": "damping", "step_size": "step size"}))
+    if figure is not None:
+        yield _picture(
+            figure,
+            "Training",
+            "The objective is the loss plus the strength times the penalty; where it is flat, the fit has settled. "
+            "It may jump while the strength still changes. Damping that falls means the steps can be trusted.",
+            "Objective, training loss, damping and step size over the steps, logarithmic",
+        )
+    panels = ({"strength": "strength"}, {"effective_parameters": "effective parameters"})
+    figure = plots.history(summary.history, panels)
+    if figure is not None:
+        yield _picture(
+            figure,
+            "Strength and effective parameters",
+            "The strength holds the network back; the effective parameters are those the data determine. Both "
+            "should have settled at the end.",
+            "Strength and effective number of parameters over the steps, logarithmic",
+        )
+    eigenvalues = summary.kernel_eigenvalues
+    if eigenvalues is not None and np.any(np.asarray(eigenvalues) > 0):
+        yield _picture(
+            plots.spectrum(eigenvalues, summary.strength, summary.effective_parameters),
+            "Kernel spectrum",
+            "Eigenvalues of the neural tangent kernel at the solution. Directions above the dashed line (the strength) "
+            "are learnt from the data, those below are held back; about as many are above as there are effective "
+            "parameters (dotted).",
+            "Eigenvalues of the kernel in descending order with the strength as a line, logarithmic",
+        )

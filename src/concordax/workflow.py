@@ -1,0 +1,101 @@
+"""From a table to a fitted model and its summary, and from a model and a table to predictions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from concordax.bundled import BUNDLED, load_bundled
+from concordax.columns import build_preprocessor, convert
+from concordax.errors import DataError, UsageError, shorten
+from concordax.persistence import SavedModel
+from concordax.sklearn import GGNClassifier, GGNRegressor
+from concordax.summary import FitSummary, predict_in_chunks, summarize, versions
+from concordax.tabular import Split, Table, read_frame, split_target
+
+
+def load_table(source: str, target: str | None = None) -> Table:
+    """Loads a CSV or Parquet file, or a bundled data set.
+
+    Args:
+        source: A path, or the name of a bundled data set; a file that exists wins.
+        target: The column to predict; needed for a file.
+
+    Raises:
+        UsageError: There is no such file, data set or column, or no target is given for a file.
+        DataError: The file cannot be read.
+    """
+    path = Path(source)
+    if not path.is_file() and not path.suffix and path.name == source:
+        frame = load_bundled(source)
+        return split_target(frame, target or BUNDLED[source].target, name=source)
+    frame = read_frame(path)
+    if target is None:
+        raise UsageError(f"--target is needed for a file: the column to predict, one of {shorten(frame.columns)}.")
+    return split_target(frame, target, name=path.name)
+
+
+def fit_split(
+    split: Split,
+    *,
+    widths: tuple[int, ...] = (100,),
+    max_steps: int = 100,
+    seed: int = 0,
+    callback: Callable[[int, dict[str, float]], bool | None] | None = None,
+) -> tuple[SavedModel, FitSummary]:
+    """Fits a network to the training rows and scores it on the held-out rows.
+
+    Args:
+        split: The checked table.
+        widths: Units of each hidden layer.
+        max_steps: Steps at most.
+        seed: Decides the initial weights.
+        callback: Called as callback(step, record) after each step; True stops.
+
+    Returns:
+        What a model file holds, and the summary.
+
+    Raises:
+        DataError: The estimator refuses the data.
+    """
+    kind = GGNRegressor if split.task.kind == "regression" else GGNClassifier
+    estimator = kind(hidden_widths=widths, max_steps=max_steps, random_state=seed, callback=callback)
+    pipeline = Pipeline([("preprocessor", build_preprocessor(split.columns)), ("network", estimator)])
+    try:
+        pipeline.fit(split.x_train, split.y_train)
+    except ValueError as error:
+        raise DataError(f"{split.name} cannot be fitted: {error}") from error
+    estimator.set_params(callback=None)
+    summary = summarize(pipeline, split)
+    return SavedModel(pipeline, split.task, split.target_name, split.columns, versions()), summary
+
+
+def predict_frame(model: SavedModel, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Predicts each row of a table.
+
+    Args:
+        model: A saved model.
+        frame: [m, k] a table with the model's columns; others are ignored.
+
+    Returns:
+        Columns "prediction" and "standard_deviation" of a new observation, or "prediction" and "probability_<class>"
+        for each class; and the names of the ignored columns, the target not counted.
+
+    Raises:
+        UsageError: Columns are missing.
+        DataError: A value is not what its column needs, or infinite.
+    """
+    known = {column.name for column in model.columns} | {model.target_name}
+    ignored = tuple(name for name in frame.columns if name not in known)
+    x = convert(frame, model.columns)
+    if model.task.kind == "regression":
+        mean, std = predict_in_chunks(model.pipeline.predict, x, return_std=True)
+        return pd.DataFrame({"prediction": mean, "standard_deviation": std}), ignored
+    probabilities = predict_in_chunks(model.pipeline.predict_proba, x)
+    classes = model.pipeline[-1].classes_
+    columns: dict[str, Any] = {"prediction": classes[np.argmax(probabilities, axis=1)]}
+    columns |= {f"probability_{label}": probabilities[:, index] for index, label in enumerate(classes)}
+    return pd.DataFrame(columns), ignored

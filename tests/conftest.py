@@ -1,0 +1,33 @@
+"""Float64 for every test; modules that need a library which is not installed are left out, with their tests."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+# The oldest versions are tested without the extras, and so is an installation that has none.
+NEEDED_BY = {
+    "sklearn": ("sklearn", "estimator", "tabular", "columns", "bundled", "summary", "workflow", "experiments"),
+    "skops": ("persistence",),
+    "typer": ("cli", "console"),
+    "matplotlib": ("plots", "report"),
+}
+MISSING = [name for name in NEEDED_BY if find_spec(name) is None]
+ROOT = Path(__file__).parent.parent
+# What tests share is imported by them, and holds neither tests nor examples of its own.
+collect_ignore = [file.name for file in Path(__file__).parent.glob("*.py") if not file.name.startswith("test_")]
+
+
+def pytest_configure(config):
+    """Keeps pytest from importing what cannot be imported."""
+    modules = [module for name in MISSING for module in NEEDED_BY[name]]
+    left_out = [str(ROOT / "tests" / f"test_{module}*") for module in modules]
+    left_out += [str(ROOT / "src" / "concordax" / f"{module}*") for module in modules]
+    config.option.ignore_glob = [*(config.option.ignore_glob or ()), *left_out]
+
+
+def pytest_report_header():
+    """Says in the head of the report what is left out."""
+    return f"not installed, so what needs them is left out: {', '.join(MISSING)}" if MISSING else None

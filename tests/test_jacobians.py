@@ -1,0 +1,177 @@
+"""Layered and dense Jacobians against `jax.jacrev` of the flattened, batched function, and all that is made of them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
+
+import concordax as cx
+import helpers
+from concordax.curvature import DiagonalMetric, ScalarMetric, SoftmaxFactor
+from concordax.jacobians import DenseJacobian, LayeredJacobian, layered, linearize
+
+MODELS = {
+    "two-layer": cx.TwoLayer(inputs=3, width=5, outputs=1),
+    "two-layer, bias, 2 outputs": cx.TwoLayer(inputs=3, width=5, outputs=2, activation="tanh", bias=True),
+    "mlp, 3 outputs": cx.MLP(inputs=3, widths=(4, 6), outputs=3),
+    "linear": cx.MLP(inputs=3, widths=(), outputs=2),
+}
+ROWS = 5
+_linearize = eqx.filter_jit(linearize)
+
+
+def _case(name, seed=0, rows=ROWS):
+    """Outputs, the library's Jacobian, and the reference [n, c, p]."""
+    model, rng = MODELS[name], np.random.default_rng(seed)
+    params = helpers.draw_params(model, rng)
+    inputs = jnp.asarray(rng.normal(size=(rows, 3)))
+    flat, unravel = ravel_pytree(params)
+    outputs, jacobian = _linearize(model, unravel, flat, inputs)
+    reference = np.asarray(jax.jacrev(lambda flat: model(unravel(flat), inputs))(flat))
+    assert (reference != 0).mean() > 0.2
+    return outputs, jacobian, reference, (model, unravel, flat, inputs)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request):
+    return _case(request.param)
+
+
+def _metrics(size):
+    rng = np.random.default_rng(1)
+    return {
+        "scalar": ScalarMetric(jnp.asarray(0.7)),
+        "diagonal": DiagonalMetric(jnp.asarray(np.exp(2 * rng.normal(size=size)))),
+    }
+
+
+def test_layered_equals_jacrev(case):
+    outputs, jacobian, reference, (model, unravel, flat, inputs) = case
+    assert isinstance(jacobian, LayeredJacobian)
+    assert jacobian.shape == reference.shape
+    np.testing.assert_allclose(outputs, model(unravel(flat), inputs), rtol=1e-14)
+    dense = jacobian.scaled_rows(jnp.ones(reference.shape[2])).reshape(reference.shape)
+    np.testing.assert_allclose(dense, reference, atol=1e-13)
+
+
+def test_dense_equals_jacrev(case):
+    _, _, reference, (model, unravel, flat, inputs) = case
+    # A plain function hides the layers: any callable takes the dense path.
+    outputs, jacobian = _linearize(lambda params, x: model(params, x), unravel, flat, inputs)
+    assert isinstance(jacobian, DenseJacobian)
+    np.testing.assert_allclose(outputs, model(unravel(flat), inputs), rtol=1e-14)
+    np.testing.assert_allclose(jacobian.matrix, reference, atol=1e-13)
+
+
+def test_the_models_are_the_documented_networks(case):
+    # The oracles' NumPy network, written from the docstrings, gives the same outputs and the same Jacobian.
+    outputs, _, reference, (model, unravel, flat, inputs) = case
+    expected, jacobian = helpers.network(
+        helpers.as_layers(unravel(flat)), np.asarray(inputs), helpers.scales_of(model), model.activation
+    )
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    np.testing.assert_allclose(reference, jacobian, atol=1e-13)
+
+
+_cross_gram = eqx.filter_jit(lambda one, other, metric: one.cross_gram(other, metric))
+
+
+def _products_of(jacobian, metric, v, u):
+    return jacobian.mv(v), jacobian.rmv(u), jacobian.gram(metric), jacobian.normal(metric), jacobian.scaled_rows(v)
+
+
+_jitted_products = eqx.filter_jit(_products_of)
+
+
+@pytest.mark.parametrize("metric", ["scalar", "diagonal"])
+@pytest.mark.parametrize("kind", ["layered", "dense"])
+def test_products_equal_einsum(case, kind, metric):
+    _, jacobian, reference, _ = case
+    n, k, p = reference.shape
+    jacobian = jacobian if kind == "layered" else DenseJacobian(jnp.asarray(reference))
+    metric = _metrics(p)[metric]
+    inverse = np.asarray(metric.inverse_diagonal(p))
+    rng = np.random.default_rng(2)
+    v, u = rng.normal(size=p), rng.normal(size=(n, k))
+    image, pulled, gram, normal, scaled = _jitted_products(jacobian, metric, jnp.asarray(v), jnp.asarray(u))
+    np.testing.assert_allclose(image, np.einsum("nkp,p->nk", reference, v), atol=1e-12)
+    np.testing.assert_allclose(pulled, np.einsum("nkp,nk->p", reference, u), atol=1e-12)
+    np.testing.assert_allclose(scaled, (reference * v).reshape(n * k, p), atol=1e-12)
+    expected = np.einsum("nkp,p,mlp->nkml", reference, inverse, reference).reshape(n * k, n * k)
+    np.testing.assert_allclose(gram, expected, rtol=1e-10, atol=1e-11)
+    expected = np.einsum("p,nkp,nkq,q->pq", np.sqrt(inverse), reference, reference, np.sqrt(inverse))
+    np.testing.assert_allclose(normal, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("metric", ["scalar", "diagonal"])
+@pytest.mark.parametrize("name", MODELS)
+def test_cross_gram(name, metric):
+    _, one, first, (model, unravel, flat, _) = _case(name)
+    inputs = jnp.asarray(np.random.default_rng(8).normal(size=(3, 3)))
+    other = _linearize(model, unravel, flat, inputs)[1]
+    second = np.asarray(jax.jacrev(lambda flat: model(unravel(flat), inputs))(flat))
+    metric = _metrics(first.shape[2])[metric]
+    expected = np.einsum("nkp,p,mlp->nkml", first, np.asarray(metric.inverse_diagonal(first.shape[2])), second)
+    expected = expected.reshape(first.shape[0] * first.shape[1], -1)
+    for a, b in ((one, other), (DenseJacobian(jnp.asarray(first)), DenseJacobian(jnp.asarray(second)))):
+        np.testing.assert_allclose(_cross_gram(a, b, metric), expected, rtol=1e-10, atol=1e-11)
+
+
+def test_transform_maps_the_outputs_of_each_row(case):
+    _, jacobian, reference, _ = case
+    n, k, p = reference.shape
+    root = np.sqrt(helpers.softmax(np.random.default_rng(3).normal(size=(n, k))))
+    matrix = np.einsum("nk,kj->nkj", root, np.eye(k)) - (root**2)[:, :, None] * root[:, None, :]
+    expected = np.einsum("nkj,nkp->njp", matrix, reference)
+    for one in (jacobian, DenseJacobian(jnp.asarray(reference))):
+        mapped = one.transform(SoftmaxFactor(jnp.asarray(root)).transpose_mv)
+        np.testing.assert_allclose(mapped.scaled_rows(jnp.ones(p)).reshape(n, k, p), expected, atol=1e-13)
+
+
+ADJOINT = {name: _case(name)[1] for name in ("two-layer, bias, 2 outputs", "mlp, 3 outputs")}
+_products = eqx.filter_jit(lambda jacobian, v, u: (jacobian.mv(v), jacobian.rmv(u)))
+
+
+@pytest.mark.parametrize("name", ADJOINT)
+@given(seed=st.integers(0, 2**31), spread=st.floats(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_rmv_is_the_adjoint_of_mv(name, seed, spread):
+    n, k, p = ADJOINT[name].shape
+    rng = np.random.default_rng(seed)
+    v, u = rng.normal(size=p) * np.exp(spread * rng.normal(size=p)), rng.normal(size=(n, k))
+    image, pulled = (np.asarray(x) for x in _products(ADJOINT[name], jnp.asarray(v), jnp.asarray(u)))
+    assert (
+        abs((u * image).sum() - (pulled * v).sum())
+        <= 1e-12 * np.abs(u).sum() * np.abs(image).max() + 1e-12 * np.abs(pulled * v).sum()
+    )
+
+
+@pytest.mark.parametrize("elements", [1, 40, 200])
+@pytest.mark.parametrize("name", ["two-layer, bias, 2 outputs", "mlp, 3 outputs"])
+def test_chunks_do_not_change_the_result(name, elements, monkeypatch):
+    _, jacobian, reference, _ = _case(name)
+    metric = _metrics(reference.shape[2])["diagonal"]
+    arguments = jacobian, metric, jnp.ones(reference.shape[2]), jnp.ones(reference.shape[:2])
+    whole = _jitted_products(*arguments)
+    monkeypatch.setattr(layered, "_CHUNK_ELEMENTS", elements)
+    # A function of its own: the chunks' size is read while tracing.
+    chunked = eqx.filter_jit(lambda *a: _products_of(*a))(*arguments)
+    for one, other in zip(whole, chunked, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-11, atol=1e-12)
+
+
+def test_pytrees_through_the_dense_path():
+    def model(params, rows):
+        return jnp.tanh(rows["x"] @ params["w"]) * params["scale"] + rows["offset"][:, None]
+
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(4, 2))), "scale": jnp.asarray(rng.normal(size=2))}
+    rows = {"x": jnp.asarray(rng.normal(size=(6, 4))), "offset": jnp.asarray(rng.normal(size=6))}
+    flat, unravel = ravel_pytree(params)
+    outputs, jacobian = _linearize(model, unravel, flat, rows)
+    np.testing.assert_allclose(outputs, model(params, rows), rtol=1e-14)
+    np.testing.assert_allclose(jacobian.matrix, jax.jacrev(lambda flat: model(unravel(flat), rows))(flat), atol=1e-13)

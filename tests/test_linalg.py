@@ -1,0 +1,111 @@
+"""The factorization against NumPy, and every rung of its ladder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from concordax.linalg import factorize, symmetric_product
+
+SIZE = 8
+_factorize = jax.jit(factorize)
+
+
+def _symmetric(eigenvalues, seed=0):
+    vectors = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(eigenvalues),) * 2))[0]
+    matrix = (vectors * np.asarray(eigenvalues)) @ vectors.T
+    return 0.5 * (matrix + matrix.T)
+
+
+SPREAD = np.logspace(-3, 1, SIZE)
+# One eigenvalue far below what rounding explains: no shift of the ladder makes this positive, only clipping does.
+NEGATIVE = np.concatenate([[-1e-3], SPREAD[1:]])
+
+
+@pytest.mark.parametrize(("eigenvalues", "spectral"), [(SPREAD, False), (NEGATIVE, True)], ids=["cholesky", "eigen"])
+def test_every_method_in_both_forms(eigenvalues, spectral):
+    matrix, shift = _symmetric(eigenvalues), 1e-5
+    factor = _factorize(jnp.asarray(matrix), jnp.asarray(shift))
+    assert bool(factor.spectral) is spectral
+    assert bool(factor.ok)
+    assert float(factor.shift) == shift
+    dense = _symmetric(np.maximum(eigenvalues, 0)) + shift * np.eye(SIZE)
+    rhs = np.random.default_rng(1).normal(size=(SIZE, 3))
+    expected = np.linalg.solve(dense, rhs)
+    np.testing.assert_allclose(factor.solve(jnp.asarray(rhs)), expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        factor.solve(jnp.asarray(rhs[:, 0])), expected[:, 0], rtol=1e-7, atol=1e-9 * np.abs(expected).max()
+    )
+    half = np.asarray(factor.half_solve(jnp.asarray(rhs)))
+    np.testing.assert_allclose(half.T @ half, rhs.T @ expected, rtol=1e-8)
+    assert float(factor.inverse_trace()) == pytest.approx(np.trace(np.linalg.inv(dense)), rel=1e-8)
+    assert float(factor.log_determinant()) == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-9)
+
+
+def test_singular_matrix_with_a_shift():
+    matrix = _symmetric([0, 0, 0, 0, 1, 2, 3, 4])
+    factor = _factorize(jnp.asarray(matrix), jnp.asarray(1e-6))
+    assert not bool(factor.spectral)
+    rhs = np.random.default_rng(1).normal(size=SIZE)
+    np.testing.assert_allclose(
+        factor.solve(jnp.asarray(rhs)), np.linalg.solve(matrix + 1e-6 * np.eye(SIZE), rhs), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("negative", "rung"), [(2.0, 4.0), (100.0, 400.0)])
+def test_indefinite_by_rounding_takes_a_larger_shift(negative, rung):
+    """Eigenvalues of a few (or a hundred) eps·trace below zero: the shift that goes through is reported."""
+    eps = np.finfo(float).eps
+    matrix = np.diag([1.0, 2.0, 3.0, -negative * 6 * eps])
+    factor = _factorize(jnp.asarray(matrix), jnp.asarray(1e-16))
+    assert bool(factor.ok)
+    assert not bool(factor.spectral)
+    assert float(factor.shift) == pytest.approx(1e-16 + rung * eps * np.trace(matrix), rel=1e-12)
+    np.testing.assert_allclose(factor.solve(jnp.ones(4))[:3], [1, 1 / 2, 1 / 3], rtol=1e-10)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_matrix_is_not_ok(bad):
+    matrix = _symmetric(SPREAD)
+    matrix[2, 3] = matrix[3, 2] = bad
+    factor = _factorize(jnp.asarray(matrix), jnp.asarray(1e-3))
+    assert not bool(factor.ok)
+    assert not bool(factor.spectral)
+
+
+def test_float32():
+    factor = _factorize(jnp.asarray(_symmetric(SPREAD), jnp.float32), jnp.asarray(1e-2, jnp.float32))
+    assert factor.matrix.dtype == factor.shift.dtype == factor.inverse_trace().dtype == jnp.float32
+    assert float(factor.inverse_trace()) == pytest.approx((1 / (SPREAD + 1e-2)).sum(), rel=1e-4)
+
+
+def test_under_vmap_each_member_takes_its_own_rung():
+    broken = _symmetric(SPREAD)
+    broken[0, 0] = np.nan
+    matrices = jnp.asarray(np.stack([_symmetric(SPREAD), _symmetric(NEGATIVE), broken]))
+    factors = jax.jit(jax.vmap(factorize, in_axes=(0, None)))(matrices, jnp.asarray(1e-5))
+    np.testing.assert_array_equal(factors.spectral, [False, True, False])
+    np.testing.assert_array_equal(factors.ok, [True, True, False])
+    rhs = jnp.ones(SIZE)
+    solved = jax.jit(jax.vmap(lambda factor: factor.solve(rhs)))(factors)
+    for index in range(2):
+        alone = _factorize(matrices[index], jnp.asarray(1e-5)).solve(rhs)
+        np.testing.assert_allclose(solved[index], alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [5, 511, 515])
+def test_symmetric_product(size):
+    rows = np.random.default_rng(0).normal(size=(size, 3))
+    product = np.asarray(jax.jit(symmetric_product)(jnp.asarray(rows)))
+    np.testing.assert_allclose(product, rows @ rows.T, atol=1e-13)
+    np.testing.assert_array_equal(product, product.T)
+
+
+@pytest.mark.parametrize("size", [129, 300])
+def test_inverse_trace_of_a_large_matrix(size):
+    """Above the size where L⁻¹ is taken by halves, odd halves included."""
+    eigenvalues = np.logspace(-2, 1, size)
+    factor = _factorize(jnp.asarray(_symmetric(eigenvalues)), jnp.asarray(0.1))
+    assert float(jax.jit(lambda f: f.inverse_trace())(factor)) == pytest.approx(
+        (1 / (eigenvalues + 0.1)).sum(), rel=1e-10
+    )

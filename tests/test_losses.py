@@ -1,0 +1,154 @@
+"""Losses against independent formulas, finite differences, and at logits where naive ones overflow."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import concordax as cx
+import helpers
+from helpers import LOSSES, REFERENCE_LOSSES
+
+ROWS, OUTPUTS = 7, 4
+DTYPES = {"float32": 3e-6, "float64": 1e-14}
+moderate = arrays(np.float64, (ROWS, OUTPUTS), elements=st.floats(-12, 12, width=32))
+PARTS = {
+    name: jax.jit(
+        lambda o, y, loss=loss: (
+            loss.value(o, y),
+            loss.gradient(o, y),
+            loss.whitened_residual(o, y),
+            # S column by column: Sᵀ x for x the basis gives the rows of Sᵀ.
+            jnp.swapaxes(
+                loss.hessian_factor(o, y).transpose_mv(
+                    jnp.broadcast_to(jnp.eye(o.shape[1], dtype=o.dtype), (*o.shape, o.shape[1]))
+                ),
+                1,
+                2,
+            ),
+        )
+    )
+    for name, loss in LOSSES.items()
+}
+
+
+def _draw(name, seed=0, scale=3.0):
+    rng = np.random.default_rng(seed)
+    return scale * rng.normal(size=(ROWS, OUTPUTS)), helpers.draw_targets(name, rng, ROWS, OUTPUTS)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_parts_equal_the_reference(name):
+    o, y = _draw(name)
+    value, gradient, residual, factor = (np.asarray(part) for part in PARTS[name](o, y))
+    reference = REFERENCE_LOSSES[name]
+    np.testing.assert_allclose(value, reference.value(o, y), rtol=1e-13)
+    np.testing.assert_allclose(gradient, reference.gradient(o, y), atol=1e-14)
+    np.testing.assert_allclose(factor @ np.swapaxes(factor, 1, 2), reference.hessian(o, y), atol=1e-14)
+    np.testing.assert_allclose(np.einsum("iak,ik->ia", factor, residual), gradient, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_reference_equals_finite_differences(name):
+    # The reference's own gradient and Hessian, by fourth-order differences of its value.
+    o, y = _draw(name)
+    reference = REFERENCE_LOSSES[name]
+
+    def difference(f, a):
+        h = 1e-3 * np.eye(OUTPUTS)[a]
+        return (8 * (f(o + h) - f(o - h)) - (f(o + 2 * h) - f(o - 2 * h))) / 12e-3
+
+    for a in range(OUTPUTS):
+        np.testing.assert_allclose(
+            reference.gradient(o, y)[:, a], difference(lambda x: reference.value(x, y), a), atol=1e-9
+        )
+        np.testing.assert_allclose(
+            reference.hessian(o, y)[:, a], difference(lambda x: reference.gradient(x, y), a), atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(o=moderate, seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_factor_and_residual_laws(name, o, seed):
+    """S Sᵀ = ∂²ℓ, S r = ∂ℓ, and r has no part in ker S."""
+    y = _draw(name, seed)[1]
+    _, gradient, residual, factor = (np.asarray(part) for part in PARTS[name](o, y))
+    np.testing.assert_allclose(factor @ np.swapaxes(factor, 1, 2), REFERENCE_LOSSES[name].hessian(o, y), atol=1e-13)
+    scale = np.abs(residual).max(axis=1)
+    error = np.abs(np.einsum("iak,ik->ia", factor, residual) - gradient).max(axis=1)
+    assert np.all(error <= 1e-14 * (1 + scale))
+    if name == "softmax":
+        assert np.all(np.abs((np.sqrt(helpers.softmax(o)) * residual).sum(axis=1)) <= 1e-14 * (1 + scale))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_soft_targets(name):
+    o, _ = _draw(name)
+    y = helpers.softmax(_draw(name, seed=3)[0])
+    value, gradient, residual, factor = (np.asarray(part) for part in PARTS[name](o, y))
+    np.testing.assert_allclose(value, REFERENCE_LOSSES[name].value(o, y), rtol=1e-13)
+    np.testing.assert_allclose(np.einsum("iak,ik->ia", factor, residual), gradient, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1e3, 1e5])
+@pytest.mark.parametrize("name", LOSSES)
+def test_extreme_outputs(name, size, dtype):
+    """At ±1e3 and ±1e5 every part is finite, value and gradient are exact, and S r does not lose a row."""
+    rng = np.random.default_rng(1)
+    o = size * np.array([[1, -1, 0.5, 0], [-1, -1, -1, 1], [1, 1, -1, -1]]).repeat(3, axis=0)
+    y = helpers.draw_targets(name, rng, 9, OUTPUTS)
+    parts = PARTS[name](jnp.asarray(o, dtype), jnp.asarray(y, dtype))
+    assert all(part.dtype == dtype for part in parts)
+    value, gradient, residual, factor = (np.asarray(part, float) for part in parts)
+    assert all(np.isfinite(part).all() for part in (value, gradient, residual, factor))
+    np.testing.assert_allclose(value, REFERENCE_LOSSES[name].value(o, y), rtol=DTYPES[dtype])
+    np.testing.assert_allclose(gradient, REFERENCE_LOSSES[name].gradient(o, y), rtol=DTYPES[dtype], atol=DTYPES[dtype])
+    hessian = REFERENCE_LOSSES[name].hessian(o, y)
+    np.testing.assert_allclose(factor @ np.swapaxes(factor, 1, 2), hessian, atol=DTYPES[dtype])
+    # Squares of S and r are summed in a solve: they must not overflow either.
+    assert np.isfinite(np.asarray(parts[2] ** 2)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "binary"])
+def test_confidently_wrong_rows_keep_their_gradient(name, dtype):
+    """S r stays P − y while √P is within the range of the dtype, down to P = 1e-12."""
+    o = np.array([[27.0, 0.0], [-27.0, 0.0]])
+    y = np.array([[0.0, 1.0], [1.0, 0.0]])
+    _, gradient, residual, factor = (
+        np.asarray(part, float) for part in PARTS[name](jnp.asarray(o, dtype), jnp.asarray(y, dtype))
+    )
+    assert np.abs(gradient).max() > 0.99
+    np.testing.assert_allclose(np.einsum("iak,ik->ia", factor, residual), gradient, atol=20 * DTYPES[dtype])
+
+
+def test_encode():
+    softmax, binary, squared = cx.SoftmaxCrossEntropy(), cx.BinaryCrossEntropy(), cx.SquaredError()
+    np.testing.assert_array_equal(softmax.encode(jnp.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(softmax.encode(jnp.array([[0.2, 0.8]]), 2), [[0.2, 0.8]])
+    np.testing.assert_array_equal(binary.encode(jnp.array([True, False]), 1), [[1], [0]])
+    np.testing.assert_array_equal(squared.encode(jnp.array([1.0, 2.0]), 1), [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "outputs", "message"),
+    [
+        (cx.SquaredError(), jnp.zeros(4), 2, r"`SquaredError` needs targets of shape \[n, 2\].*got \(4,\)"),
+        (
+            cx.BinaryCrossEntropy(),
+            jnp.zeros((4, 3)),
+            1,
+            r"`BinaryCrossEntropy` needs targets of shape \[n, 1\].*got \(4, 3\)",
+        ),
+        (cx.SoftmaxCrossEntropy(), jnp.zeros(4), 3, r"integer labels \[n\] or probabilities \[n, 3\].*float"),
+        (cx.SoftmaxCrossEntropy(), jnp.zeros((4, 2)), 3, r"integer labels \[n\] or probabilities \[n, 3\].*\(4, 2\)"),
+    ],
+)
+def test_encode_errors(loss, targets, outputs, message):
+    with pytest.raises(ValueError, match=message):
+        loss.encode(targets, outputs)

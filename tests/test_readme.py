@@ -1,0 +1,34 @@
+"""Every Python block of the README runs as a user would run it: in an interpreter of its own, warnings as errors."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+def test_block_runs(code):
+    if "sklearn" in code and find_spec("sklearn") is None:
+        pytest.skip("scikit-learn is not installed")
+    # An example shows something only if it would notice being wrong.
+    assert "\nassert " in code
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocks_are_found():
+    assert len(BLOCKS) == 3
+
+
+def test_failing_block_is_caught():
+    assert run("x = 1\nassert x == 2").returncode != 0

@@ -1,0 +1,127 @@
+"""Primal = dual = a least-squares reference, for every loss, regularizer, strength, damping and shape."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import concordax as cx
+import helpers
+from concordax.system import Problem, build_system, make_batch
+
+STRENGTHS = (1e-8, 1e-4, 1.0)
+PAIRS = [(tau, damping) for tau in STRENGTHS for damping in (0.0, 1e-6, 1.0, 1.0 - tau)]
+SOLVERS = {"primal": cx.Primal(), "dual": cx.Dual()}
+
+
+@eqx.filter_jit
+def _directions(problem, flat, batch, pairs):
+    """Directions [solver, pair, p] of both solvers, from one linearisation."""
+    system = build_system(problem, flat, batch)
+
+    def all_pairs(solver):
+        prepared = solver.prepare(system)
+        return jax.lax.map(lambda pair: prepared.solve(pair[0], pair[1]).direction, pairs)
+
+    return jnp.stack([all_pairs(solver) for solver in SOLVERS.values()])
+
+
+def _solve_all(case, loss, regularizer):
+    flat, unravel = ravel_pytree(case.params)
+    columns = case.targets.shape[1]
+    batch = make_batch(loss, jnp.asarray(case.inputs), case.targets, case.weights, columns, flat.dtype)
+    return _directions(Problem(case.model, loss, regularizer, unravel), flat, batch, jnp.asarray(PAIRS))
+
+
+@pytest.mark.parametrize("problem", helpers.PROBLEMS)
+@pytest.mark.parametrize("regularizer", helpers.REGULARIZERS)
+@pytest.mark.parametrize("loss", helpers.LOSSES)
+def test_primal_and_dual_give_the_reference_direction(loss, regularizer, problem):
+    case = helpers.make_case(problem, loss)
+    found = _solve_all(case, helpers.LOSSES[loss], helpers.REGULARIZERS[regularizer])
+    errors = {}
+    for index, (tau, damping) in enumerate(PAIRS):
+        expected = helpers.reference_direction(case, loss, regularizer, tau, damping)
+        for solver, directions in zip(SOLVERS, found, strict=True):
+            errors[solver, tau, damping] = helpers.relative_error(directions[index], expected)
+    misses = {key: error for key, error in errors.items() if not error < 1e-8}
+    assert not misses
+    # Strength and damping do matter: the directions are not all one.
+    assert helpers.relative_error(found[0, 0], found[0, -1]) > 1e-2
+
+
+def test_direction_is_the_same_solve():
+    case = helpers.make_case("wide", "softmax")
+    expected = helpers.reference_direction(case, "softmax", "pseudo-huber 0.3", 1e-4, 1e-6)
+    for solver in (cx.Primal(), cx.Auto()):
+        solution = cx.direction(
+            case.model,
+            cx.SoftmaxCrossEntropy(),
+            cx.PseudoHuber(0.3),
+            case.params,
+            jnp.asarray(case.inputs),
+            case.targets,
+            strength=1e-4,
+            damping=1e-6,
+            solver=solver,
+            weights=case.weights,
+        )
+        assert bool(solution.status)
+        assert helpers.relative_error(helpers.flatten(solution.direction), expected) < 1e-8
+        assert jax.tree.structure(solution.direction) == jax.tree.structure(case.params)
+        # By-products: W δ and ‖δ‖²_H give the decrement √(−∇Fᵀδ), and with it what the quadratic model promises.
+        theta, delta = helpers.flatten(case.params), helpers.flatten(solution.direction)
+        gradient = _objective_gradient(case, "softmax", "pseudo-huber 0.3", 1e-4)
+        assert np.isclose(solution.decrement, np.sqrt(-gradient @ delta), rtol=1e-9)
+        hessian = helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].hessian(theta)
+        assert np.isclose(solution.squared_norm, hessian @ delta**2, rtol=1e-12)
+        promised = -gradient @ delta - 0.5 * (jnp.sum(solution.image**2) + 1e-4 * hessian @ delta**2)
+        assert np.isclose(solution.predicted_decrease(jnp.asarray(1e-4)), promised, rtol=1e-9)
+
+
+def _objective_gradient(case, loss, regularizer, strength):
+    outputs, jacobian = helpers.network(
+        helpers.as_layers(case.params), case.inputs, helpers.scales_of(case.model), "tanh"
+    )
+    gradient = helpers.REFERENCE_LOSSES[loss].gradient(outputs, case.targets)
+    data = np.einsum("i,iap,ia->p", case.weights / case.weights.sum(), jacobian, gradient)
+    return data + strength * helpers.REFERENCE_REGULARIZERS[regularizer].gradient(helpers.flatten(case.params))
+
+
+@eqx.filter_jit
+def _dual_with_system(problem, flat, batch, strength):
+    system = build_system(problem, flat, batch)
+    return cx.Dual().prepare(system).solve(strength, jnp.zeros_like(strength)).direction, system
+
+
+@pytest.mark.parametrize(("regularizer", "seed"), [(cx.L2(), 5), (cx.L2(), 6), (cx.PseudoHuber(1.0), 5)])
+def test_float32_keeps_its_digits_at_a_small_shift(regularizer, seed):
+    # 12 rows of 40 outputs, 480 numbers, against 4,584 parameters, at t = 1e-6.
+    rng = np.random.default_rng(seed)
+    model = cx.MLP(inputs=30, widths=(64,), outputs=40)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), helpers.draw_params(model, rng))
+    inputs = jnp.asarray(rng.normal(size=(12, 30)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 40, 12))
+    found = {}
+    for dtype in (jnp.float32, jnp.float64):
+        flat, unravel = ravel_pytree(jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), params))
+        batch = make_batch(cx.SoftmaxCrossEntropy(), inputs.astype(dtype), labels, None, 40, dtype)
+        problem = Problem(model, cx.SoftmaxCrossEntropy(), regularizer, unravel)
+        found[dtype] = _dual_with_system(problem, flat, batch, jnp.asarray(1e-6, dtype))
+    single, exact = found[jnp.float32][0], found[jnp.float64][0]
+    assert single.dtype == jnp.float32
+    error = helpers.relative_error(single, exact)
+    assert error < 1e-5
+    # The check has teeth: Woodbury on the summed gradient, in float32 and from the same system, errs by far more.
+    assert helpers.relative_error(_woodbury_on_the_sum(found[jnp.float32][1], np.float32(1e-6)), exact) > 10 * error
+
+
+def _woodbury_on_the_sum(system, t):
+    size = system.jacobian.shape[2]
+    inverse = np.asarray(system.metric.inverse_diagonal(size))
+    w = np.asarray(system.jacobian.scaled_rows(jnp.ones(size, jnp.float32)))
+    b = w.T @ np.asarray(system.residual).ravel() + t * np.asarray(system.gradient)
+    small = (w * inverse) @ w.T + t * np.eye(len(w), dtype=np.float32)
+    return -(inverse * (b - w.T @ np.linalg.solve(small, w @ (inverse * b)))) / t

@@ -1,0 +1,270 @@
+"""The default step: F never rises, nothing is ever NaN, and the status says what happened."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import concordax as cx
+import helpers
+from concordax.optimizer import make_algorithm
+from concordax.system import Problem as LibraryProblem
+from concordax.system import build_system, make_batch
+
+ROWS, STEPS = 12, 6
+
+
+@eqx.filter_jit
+def _run(algorithm, params, inputs, targets):
+    """Objectives before and after each of STEPS steps, attempts, status; and F at the end by itself."""
+    batch = algorithm.batch(params, inputs, targets)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = algorithm.update(state, params, batch)
+        return (optax.apply_updates(params, updates), state), state.info
+
+    (params, state), infos = jax.lax.scan(step, (params, algorithm.init(params)), length=STEPS)
+    final = cx.objective(
+        algorithm.model,
+        algorithm.loss,
+        algorithm.regularizer,
+        params,
+        inputs,
+        targets,
+        strength=algorithm.strength.value,
+    )
+    return params, state, infos, final
+
+
+def _algorithm(model, loss, regularizer, strength=1e-3, **options):
+    options = {"solver": cx.Auto(), "step": cx.TrustRegion(), "damping": 0.0, **options}
+    return make_algorithm(model, loss, regularizer, strength=strength, **options)
+
+
+# (loss, regularizer, width): 8 shapes of 25 problems each, every loss and regularizer, primal and dual.
+SHAPES = [
+    ("squared", cx.L2(), 1),
+    ("squared", cx.PseudoHuber(0.5), 50),
+    ("squared", cx.L2(), 10),
+    ("softmax", cx.PseudoHuber(0.5), 1),
+    ("softmax", cx.L2(), 50),
+    ("binary", cx.PseudoHuber(3.0), 5),
+    ("binary", cx.L2(), 30),
+    ("softmax", cx.PseudoHuber(3.0), 20),
+]
+
+
+@pytest.mark.parametrize(("loss", "regularizer", "width"), SHAPES)
+def test_objective_never_rises(loss, regularizer, width):
+    outputs = {"squared": 1, "softmax": 3, "binary": 2}[loss]
+    model = cx.MLP(inputs=4, widths=(width,), outputs=outputs)
+    algorithm = _algorithm(model, helpers.LOSSES[loss], regularizer)
+    fell = 0
+    for seed in range(25):
+        rng = np.random.default_rng(1000 * width + seed)
+        scale = 10.0 ** rng.uniform(-6, 6)
+        params = helpers.draw_params(model, rng)
+        inputs = jnp.asarray(scale * rng.normal(size=(ROWS, 4)))
+        targets = jnp.asarray(helpers.draw_targets(loss, rng, ROWS, outputs))
+        params, _, infos, final = _run(algorithm, params, inputs, targets)
+        before, after = np.asarray(infos.objective), np.asarray(infos.new_objective)
+        assert np.isfinite(before).all()
+        assert np.all(after <= before)
+        # Each step starts where the last one ended, and the end is where F says it is.
+        np.testing.assert_allclose(before[1:], after[:-1], rtol=1e-12)
+        np.testing.assert_allclose(final, after[-1], rtol=1e-12)
+        assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(params))
+        fell += after[-1] < 0.95 * before[0]
+    assert fell >= 15
+
+
+@pytest.mark.parametrize(
+    "kind", ["huge inputs", "NaN row", "infinite target", "huge targets", "zero inputs", "constant rows"]
+)
+def test_absurd_data_never_gives_nan(kind):
+    rng = np.random.default_rng(0)
+    model = cx.MLP(inputs=4, widths=(10,), outputs=1)
+    params = helpers.draw_params(model, rng)
+    inputs, targets = rng.normal(size=(ROWS, 4)), rng.normal(size=(ROWS, 1))
+    if kind == "huge inputs":
+        inputs *= 1e30
+    elif kind == "NaN row":
+        inputs[3] = np.nan
+    elif kind == "infinite target":
+        targets[2] = np.inf
+    elif kind == "huge targets":
+        targets *= 1e30
+    elif kind == "zero inputs":
+        inputs *= 0
+    else:
+        inputs[:], targets[:] = 1.0, 1.0
+    moved, _, infos, _ = _run(
+        _algorithm(model, cx.SquaredError(), cx.L2()), params, jnp.asarray(inputs), jnp.asarray(targets)
+    )
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(moved))
+    if kind in ("NaN row", "infinite target"):
+        assert set(np.asarray(infos.status).tolist()) == {cx.StepStatus.NONFINITE_START}
+        assert not np.asarray(infos.accepted).any()
+        np.testing.assert_array_equal(helpers.flatten(moved), helpers.flatten(params))
+    else:
+        objectives = np.append(infos.objective, infos.new_objective[-1])
+        assert np.all(np.diff(objectives) <= 0)
+
+
+def test_overflowing_relu_network_never_gives_nan():
+    # 1e30 through an activation that does not saturate: o² overflows float32, so F is infinite at the start.
+    model = cx.MLP(inputs=2, widths=(5,), outputs=1, activation="relu")
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), helpers.draw_params(model, np.random.default_rng(0)))
+    inputs = jnp.full((ROWS, 2), 1e30, jnp.float32)
+    targets = jnp.zeros((ROWS, 1), jnp.float32)
+    moved, _, infos, _ = _run(_algorithm(model, cx.SquaredError(), cx.L2()), params, inputs, targets)
+    np.testing.assert_array_equal(helpers.flatten(moved), helpers.flatten(params))
+    assert set(np.asarray(infos.status).tolist()) == {cx.StepStatus.NONFINITE_START}
+
+
+def test_first_damping_is_the_mean_of_the_kernel_diagonal():
+    case = helpers.make_case("wide", "squared")
+    algorithm = _algorithm(case.model, cx.SquaredError(), cx.PseudoHuber(0.3))
+    _, _, infos, _ = _run(algorithm, case.params, jnp.asarray(case.inputs), jnp.asarray(case.targets))
+    _, jacobian = helpers.network(helpers.as_layers(case.params), case.inputs, helpers.scales_of(case.model), "tanh")
+    inverse = 1 / helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].hessian(helpers.flatten(case.params))
+    kernel = (jacobian**2 * inverse).sum(axis=2) / len(case.inputs)
+    # Refusals double it, then quadruple, ...: the first trial's damping is what was used, undone by its growths.
+    attempts = int(infos.attempts[0])
+    growth = 2.0 ** (attempts * (attempts - 1) / 2)
+    assert float(infos.damping[0]) / growth == pytest.approx(kernel.mean(), rel=1e-12)
+
+
+def test_refusals_grow_the_damping_by_2_4_8():
+    """A model whose objective rises along every trial: 2, 4, 8, ... between trials, and θ stays."""
+    flat = jnp.asarray([1.0, 2.0])
+
+    def spike(params, inputs):
+        # Linear to the derivative, but 1e3 further away anywhere but at the start.
+        away = jnp.where(jnp.all(params == flat), 0.0, 1e3)
+        return inputs @ params[:, None] + away
+
+    inputs, targets = jnp.asarray(np.eye(2)), jnp.zeros((2, 1))
+    algorithm = _algorithm(spike, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(max_attempts=4))
+    updates, state = jax.jit(algorithm.update)(algorithm.init(flat), flat, algorithm.batch(flat, inputs, targets))
+    assert int(state.info.status) == cx.StepStatus.REJECTED
+    assert int(state.info.attempts) == 4
+    np.testing.assert_array_equal(updates, [0.0, 0.0])
+    first = 0.5
+    assert float(state.info.damping) == pytest.approx(first * 2 * 4 * 8)
+    assert float(state.rule.next_damping) == pytest.approx(first * 2 * 4 * 8 * 16)
+    assert float(state.rule.growth) == 32.0
+    assert float(state.info.new_objective) == float(state.info.objective)
+    assert not bool(state.info.accepted)
+
+
+def _logarithm(params, inputs):
+    return inputs * jnp.log(params)
+
+
+def test_a_trial_that_is_nan_is_a_refused_one():
+    """The full step from 4 towards log θ = −3 leaves the domain of the logarithm: shorter ones are tried."""
+    inputs, targets, start = jnp.ones((3, 1)), jnp.full((3, 1), -3.0), jnp.asarray([4.0])
+    assert 4.0 - 4.0 * (np.log(4.0) + 3.0) < 0
+    state_of_a_small_damping = cx.TrustRegion().init(jnp.float64)._replace(next_damping=jnp.asarray(1e-12))
+    algorithm = _algorithm(_logarithm, cx.SquaredError(), cx.L2(), strength=1e-6)
+    state = algorithm.init(start)._replace(rule=state_of_a_small_damping)
+    updates, state = jax.jit(algorithm.update)(state, start, algorithm.batch(start, inputs, targets))
+    assert int(state.info.attempts) > 1
+    assert np.isfinite(updates).all()
+    assert float(start[0] + updates[0]) > 0
+    assert float(state.info.new_objective) <= float(state.info.objective)
+    # A rule that takes what it gets leaves the parameters alone, and says why.
+    fixed = _algorithm(_logarithm, cx.SquaredError(), cx.L2(), strength=1e-6, step=cx.FixedStep(1.0))
+    updates, state = jax.jit(fixed.update)(fixed.init(start), start, fixed.batch(start, inputs, targets))
+    assert int(state.info.status) == cx.StepStatus.NONFINITE_TRIAL
+    np.testing.assert_array_equal(updates, [0.0])
+    assert float(state.info.new_objective) == float(state.info.objective)
+
+
+def _linear(params, inputs):
+    return inputs @ params[:, None]
+
+
+def test_gain_ratio_sets_the_damping():
+    """On a quadratic ρ = 1, so the damping falls to a tenth each step, as one step in NumPy does."""
+    rng = np.random.default_rng(3)
+    inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
+    algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1)
+    _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
+    normal = inputs.T @ inputs / 9
+    # Three parameters against nine numbers: the primal side, whose scale is that of the Gram too, tr K / 9.
+    first = np.trace(normal) / 9
+    np.testing.assert_allclose(infos.damping, first * 0.1 ** np.arange(STEPS), rtol=1e-9)
+    gradient = inputs.T @ (inputs @ theta[:, None] - targets)[:, 0] / 9 + 0.1 * theta
+    delta = -np.linalg.solve(normal + (0.1 + first) * np.eye(3), gradient)
+    assert float(infos.decrement[0]) == pytest.approx(np.sqrt(-gradient @ delta), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_stationary_at_the_minimum(dtype):
+    rng = np.random.default_rng(3)
+    inputs, targets = rng.normal(size=(9, 3)), rng.normal(size=(9, 1))
+    best = np.linalg.solve(inputs.T @ inputs / 9 + 0.1 * np.eye(3), inputs.T @ targets[:, 0] / 9)
+    algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1)
+    moved, _, infos, _ = _run(
+        algorithm, jnp.asarray(best, dtype), jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)
+    )
+    assert int(infos.status[-1]) == cx.StepStatus.STATIONARY
+    assert infos.objective.dtype == dtype
+    np.testing.assert_allclose(moved, best, rtol=100 * np.finfo(dtype).eps)
+
+
+def test_fixed_damping_is_a_floor():
+    rng = np.random.default_rng(3)
+    inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
+    algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, damping=5.0)
+    _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
+    first = np.trace(inputs.T @ inputs / 9) / 9
+    assert float(infos.damping[0]) == pytest.approx(first + 5.0, rel=1e-12)
+    assert np.all(np.asarray(infos.damping) > 5.0)
+
+
+def test_a_system_of_weight_zero_rows_has_the_scale_of_the_others():
+    case = helpers.make_case("wide", "squared")
+    batch = make_batch(cx.SquaredError(), jnp.asarray(case.inputs), case.targets, case.weights, 3, jnp.float64)
+    flat, unravel = ravel_pytree(case.params)
+    problem = LibraryProblem(case.model, cx.SquaredError(), cx.L2(), unravel)
+    curvature = eqx.filter_jit(lambda batch: cx.Dual().prepare(build_system(problem, flat, batch)).curvature())
+    scale = float(curvature(batch))
+    padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:4]]), batch)
+    padded = padded._replace(weights=padded.weights.at[-4:].set(0.0))
+    assert float(curvature(padded)) == pytest.approx(scale, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_synthetic_problem_is_solved_in_few_steps(seed):
+    """A quarter of the paper's problem: 250 rows from a teacher of the same form. Loss below 1e-4 within 10 steps."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(250, 20))
+    teacher = rng.normal(size=(20, 5)), rng.uniform(size=5)
+    targets = (lambda z: z * helpers.sigmoid(z))(inputs @ teacher[0]) @ teacher[1] / np.sqrt(5)
+    assert targets.std() > 0.3
+    model = cx.TwoLayer(inputs=20, width=120)
+    params = model.init(jax.random.key(seed))
+    result = cx.train(
+        model,
+        cx.SquaredError(),
+        cx.PseudoHuber(np.sqrt(120)),
+        params,
+        (jnp.asarray(inputs), jnp.asarray(targets)),
+        strength=1e-6,
+        max_steps=10,
+        tolerance=0.0,
+    )
+    assert np.all(np.diff(result.history["objective"]) <= 0)
+    assert result.history["loss"].min() < 1e-4, result.history["loss"]
+
+
+def test_max_attempts_must_be_a_whole_number():
+    with pytest.raises(ValueError, match=r"`TrustRegion\(max_attempts=0\)`: must be a whole number from 1 up"):
+        cx.TrustRegion(max_attempts=0)
