@@ -162,10 +162,11 @@ class Harmful:
         {"state_0": np.zeros((16, 4), np.float32)},
         {"header": np.array("[]")},
         {"header": np.array("{")},
+        {"header": np.array('{"format_version": 1, "identity": []}')},
         {"curve": None},
         {"state_1": None},
     ],
-    ids=["curve", "shape", "type", "list", "json", "no curve", "no leaf"],
+    ids=["curve", "shape", "type", "list", "json", "identity", "no curve", "no leaf"],
 )
 def test_a_checkpoint_with_other_contents_is_refused(interrupted, change):
     folder, file = interrupted

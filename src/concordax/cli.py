@@ -189,5 +189,5 @@ def main() -> None:
     try:
         app(prog_name="concordax")
     except KeyboardInterrupt:
-        console.fail("Interrupted; nothing was written.")
+        console.fail("Interrupted. A fit wrote nothing; an experiment goes on with --resume.")
         raise SystemExit(130) from None

@@ -95,7 +95,9 @@ class Algorithm(eqx.Module):
             outcome, rule = self.step.take(local, state.rule)
             # One more forward pass, next to nothing beside the Gram: F − τg would lose the digits of a small loss.
             new_loss = problem.data_loss(problem.outputs(flat + outcome.displacement, batch.inputs), batch)
-        accepted = outcome.status == StepStatus.ACCEPTED
+        # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
+        status = outcome.status.astype(state.info.status.dtype)
+        accepted = status == StepStatus.ACCEPTED
         info = StepInfo(
             loss=system.loss,
             objective=local.objective,
@@ -109,7 +111,7 @@ class Algorithm(eqx.Module):
             effective_parameters=strength.gamma,
             attempts=outcome.attempts,
             accepted=accepted,
-            status=outcome.status,
+            status=status,
         )
         counted = self.strength.count(strength, accepted)
         return unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
