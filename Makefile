@@ -1,5 +1,6 @@
 # make demo    fit a bundled table, write a model and an HTML report to build/demo
-# make test    lint, type check and test; with CI set in the environment, test the oldest supported versions too
+# make test    lint, type check and test
+# make test-oldest  test the core on the oldest supported versions
 # make check   lint and type check only
 # make clean   remove all that these commands made
 #
@@ -34,7 +35,6 @@ demo:
 
 test: check
 	$(ONE_THREAD) $(CACHED) "$(BIN)/python" $(PYTEST)
-	$(if $(CI),@$(MAKE) --no-print-directory test-oldest)
 
 test-oldest:
 	@$(SETUP) "$(OLDEST)" test constraints-oldest.txt
