@@ -11,7 +11,7 @@ PACKAGE = "concordax"
 
 # From the ground up. A module may import from its own layer and from those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_types", "_status", "_version", "errors"),
+    ("_types", "_status", "_version", "errors", "files"),
     ("curvature", "self_concordance", "linalg", "models"),
     ("losses", "regularizers", "jacobians"),
     ("system", "_checks"),
@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Modules that are kept apart from the rest, with all that they may import.
 LEAVES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "files": frozenset({"errors"}),
     "models": frozenset({"_types"}),
     "columns": frozenset({"errors"}),
     "tabular": frozenset({"errors", "columns"}),

@@ -75,7 +75,7 @@ def test_non_finite_matrix_is_not_ok(bad):
 
 def test_float32():
     factor = _factorize(jnp.asarray(_symmetric(SPREAD), jnp.float32), jnp.asarray(1e-2, jnp.float32))
-    assert factor.matrix.dtype == factor.shift.dtype == factor.inverse_trace().dtype == jnp.float32
+    assert factor.lower.dtype == factor.shift.dtype == factor.inverse_trace().dtype == jnp.float32
     assert float(factor.inverse_trace()) == pytest.approx((1 / (SPREAD + 1e-2)).sum(), rel=1e-4)
 
 

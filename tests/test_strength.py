@@ -14,16 +14,17 @@ from concordax.system import Problem, build_system, make_batch
 
 
 @eqx.filter_jit
-def _evaluate(evidence, problem, flat, batch, strength, taken, solver):
+def _evaluate(evidence, problem, flat, batch, counts, solver):
     """γ at `strength`, and the strength's state after `update`."""
     system = build_system(problem, flat, batch)
     prepared = solver.prepare(system)
-    state = evidence.init(flat.dtype)._replace(strength=strength, taken=taken)
+    state = evidence.init(flat.dtype)._replace(**counts)
+    strength = state.strength
     updated = evidence.update(state, system, prepared, problem.loss, jnp.sum(batch.weights))
-    return prepared.effective_parameters(strength), updated
+    return prepared.effective_parameters(prepared.factor(strength)), updated
 
 
-def _library(case, loss, regularizer, strength, *, taken=3, solver=None, evidence=None, dtype=jnp.float64):
+def _library(case, loss, regularizer, strength, *, solver=None, evidence=None, dtype=jnp.float64, taken=3, **counts):
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(dtype), case.params))
     inputs = jnp.asarray(case.inputs, dtype)
     batch = make_batch(helpers.LOSSES[loss], inputs, case.targets, case.weights, case.targets.shape[1], dtype)
@@ -33,8 +34,8 @@ def _library(case, loss, regularizer, strength, *, taken=3, solver=None, evidenc
         problem,
         flat,
         batch,
-        jnp.asarray(strength, dtype),
-        jnp.asarray(taken),
+        {"strength": jnp.asarray(strength, dtype)}
+        | {name: jnp.asarray(count) for name, count in {"taken": taken, **counts}.items()},
         solver or cx.Dual(),
     )
 
@@ -107,6 +108,34 @@ def test_waits_for_three_steps():
         assert float(state.strength) == 1e-6
         assert np.isnan(state.gamma)
     assert float(_library(case, "squared", "l2", 1e-6, taken=0, evidence=cx.Evidence(wait=0))[1].strength) > 1e-6
+
+
+def test_updates_come_less_often_while_they_change_little():
+    """gap 1 → 2 → 4 → 4 at the fixed point, 1 again after a move, and at once after a step that was not taken."""
+    case = helpers.make_case("tall", "squared")
+    evidence, strength, state = cx.Evidence(), 1e-2, None
+    for _ in range(40):
+        _, state = _library(case, "squared", "l2", strength)
+        strength = float(state.strength)
+    assert float(state.ratio) == pytest.approx(1.0, abs=1e-6)
+    assert evidence.is_settled(state)
+    assert (int(state.due), int(state.gap)) == (5, 2)
+    _, state = _library(case, "squared", "l2", strength, gap=4)
+    assert (int(state.due), int(state.gap)) == (7, 4)
+    _, state = _library(case, "squared", "l2", 2 * strength, gap=4)
+    assert (int(state.due), int(state.gap)) == (4, 1)
+    assert not evidence.is_settled(state)
+    assert not evidence.is_settled(evidence.init(jnp.float64))
+    waiting = state._replace(taken=jnp.asarray(4), due=jnp.asarray(7))
+    assert int(evidence.count(waiting, jnp.asarray(True)).due) == 7
+    assert int(evidence.count(waiting, jnp.asarray(False)).due) == 4
+    assert int(evidence.count(evidence.init(jnp.float64), jnp.asarray(False)).due) == 3
+
+
+def test_no_update_before_it_is_due():
+    case = helpers.make_case("tall", "squared")
+    _, state = _library(case, "squared", "l2", 1e-6, taken=5, due=6)
+    assert float(state.strength) == 1e-6
 
 
 def test_float32():
@@ -187,8 +216,9 @@ def test_fixed_strength_never_moves():
     [
         ({"initial": 0.0}, r"`Evidence\(initial=0.0\)`: must be a positive finite number"),
         ({"initial": float("inf")}, r"`Evidence\(initial=inf\)`"),
-        ({"wait": -1}, r"`Evidence\(wait=-1, largest_change=3.0\)`: wait is at least 0"),
-        ({"largest_change": 1.0}, r"`Evidence\(wait=3, largest_change=1.0\)`.*largest_change above 1"),
+        ({"wait": -1}, r"`Evidence\(wait=-1, largest_change=3.0, largest_gap=4\)`: wait is at least 0"),
+        ({"largest_change": 1.0}, r"`Evidence\(wait=3, largest_change=1.0, .*largest_change above 1"),
+        ({"largest_gap": 0}, r"largest_gap=0\)`.*largest_gap at least 1"),
     ],
 )
 def test_evidence_options_are_checked(options, message):

@@ -87,14 +87,14 @@ def unchecked(monkeypatch):
 
 
 def test_stopping_rule_converges_after_three_small_decreases():
-    rule = StoppingRule(1e-2, adaptive=False)
+    rule = StoppingRule(1e-2)
     falls = [(1.0, 0.995), (0.995, 0.99), (0.99, 0.9), (0.9, 0.899), (0.899, 0.898), (0.898, 0.897)]
     assert [rule.observe(_record(), *fall) for fall in falls] == [None] * 5 + [cx.RunStatus.CONVERGED]
 
 
 def test_stopping_rule_decrement():
-    assert StoppingRule(1e-2, adaptive=False).observe(_record(decrement=1.5e-2), 2.0, 1.0) is None
-    assert StoppingRule(1e-2, adaptive=False).observe(_record(decrement=1.4e-2), 2.0, 1.0) is cx.RunStatus.STATIONARY
+    assert StoppingRule(1e-2).observe(_record(decrement=1.5e-2), 2.0, 1.0) is None
+    assert StoppingRule(1e-2).observe(_record(decrement=1.4e-2), 2.0, 1.0) is cx.RunStatus.STATIONARY
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_stopping_rule_decrement():
     ],
 )
 def test_stopping_rule_gives_up_after_three_failures(status, end):
-    rule = StoppingRule(1e-6, adaptive=False)
+    rule = StoppingRule(1e-6)
     bad, good = _record(status), _record()
     outcomes = [rule.observe(record, 2.0, 1.0) for record in (bad, bad, good, bad, bad, bad)]
     assert outcomes == [None] * 5 + [end]
@@ -114,21 +114,18 @@ def test_stopping_rule_gives_up_after_three_failures(status, end):
 
 
 def test_stopping_rule_at_once():
-    assert (
-        StoppingRule(1e-6, adaptive=False).observe(_record(cx.StepStatus.NONFINITE_START), 1.0, 1.0)
-        is cx.RunStatus.NONFINITE
-    )
-    assert (
-        StoppingRule(1e-6, adaptive=False).observe(_record(cx.StepStatus.STATIONARY), 1.0, 1.0)
-        is cx.RunStatus.STATIONARY
-    )
+    assert StoppingRule(1e-6).observe(_record(cx.StepStatus.NONFINITE_START), 1.0, 1.0) is cx.RunStatus.NONFINITE
+    assert StoppingRule(1e-6).observe(_record(cx.StepStatus.STATIONARY), 1.0, 1.0) is cx.RunStatus.STATIONARY
 
 
 def test_stopping_rule_waits_for_the_strength():
-    rule = StoppingRule(1.0, adaptive=True)
-    strengths = [1.0, 2.0, 2.5, 2.51, 2.51, 2.51]
-    outcomes = [rule.observe(_record(strength=tau, decrement=9.0), 1.0, 1.0) for tau in strengths]
-    assert outcomes == [None] * 5 + [cx.RunStatus.CONVERGED]
+    rule = StoppingRule(1.0)
+    settled = [False, True, True, False, True, True, True]
+    outcomes = [rule.observe(_record(decrement=9.0), 1.0, 1.0, settled=each) for each in settled]
+    assert outcomes == [None] * 6 + [cx.RunStatus.CONVERGED]
+    stationary = _record(cx.StepStatus.STATIONARY)
+    assert StoppingRule(1.0).observe(stationary, 1.0, 1.0, settled=False) is None
+    assert StoppingRule(1.0).observe(_record(decrement=0.0), 1.0, 1.0, settled=False) is None
 
 
 def test_tolerance_zero_never_stops_early():

@@ -103,7 +103,8 @@ def fit(
 ) -> None:
     """Fits a network to a table; writes a model file and a report on held-out rows."""
     from concordax import report as reports
-    from concordax.persistence import check_writable, save_model
+    from concordax.files import check_writable
+    from concordax.persistence import save_model
     from concordax.tabular import split_table
     from concordax.workflow import fit_split, load_table
 
@@ -136,7 +137,8 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="CSV file to write; by default stdout.")] = None,
 ) -> None:
     """Predicts each row of a file, with a standard deviation or class probabilities."""
-    from concordax.persistence import check_writable, load_model, replace_atomically
+    from concordax.files import check_writable, replace_atomically
+    from concordax.persistence import load_model
     from concordax.tabular import read_frame
     from concordax.workflow import predict_frame
 

@@ -3,8 +3,8 @@
 1. Cholesky of K + tI.  2. Cholesky with a larger shift, twice.  3. Symmetric eigen-decomposition with the
 negative eigenvalues of rounding set to zero.  4. Failure, said in `ok`.
 
-Rungs 2 and 3 are `while_loop`s that run at most once each, not `cond`s: under vmap a `cond` runs both branches for
-every member of the batch, a loop runs only while some member needs it.
+Rungs 2 and 3 are rounds of a `while_loop`, not `cond`s: under vmap a `cond` runs both branches for every member of the
+batch, a loop runs only while some member needs it.
 """
 
 import equinox as eqx
@@ -17,64 +17,41 @@ _LADDER = (4.0, 400.0)
 
 
 class SPDFactor(eqx.Module):
-    """A factorization of K + shift·I: a Cholesky factor, or eigenvectors and eigenvalues (`spectral`)."""
+    """A lower triangular factor of K + shift·I, whichever rung it came from (`spectral`: the eigen-decomposition)."""
 
-    matrix: Float[Array, "n n"]
-    eigenvalues: Float[Array, " n"]
+    lower: Float[Array, "n n"]
     shift: Float[Array, ""]
     spectral: Bool[Array, ""]
     ok: Bool[Array, ""]
 
     def solve(self, rhs: Float[Array, "n *m"]) -> Float[Array, "n *m"]:
         """(K + shift·I)⁻¹ rhs."""
-
-        def by_eigenvalues(b):
-            coefficients = self.matrix.T @ b
-            scale = self.eigenvalues.reshape(-1, *(1,) * (b.ndim - 1))
-            return self.matrix @ (coefficients / scale)
-
-        def by_cholesky(b):
-            return jax.scipy.linalg.cho_solve((self.matrix, True), b)
-
-        return jax.lax.cond(self.spectral, by_eigenvalues, by_cholesky, rhs)
+        return jax.scipy.linalg.cho_solve((self.lower, True), rhs)
 
     def half_solve(self, rhs: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """A with Aᵀ A = rhsᵀ (K + shift·I)⁻¹ rhs."""
-
-        def by_eigenvalues(b):
-            return (self.matrix.T @ b) / jnp.sqrt(self.eigenvalues)[:, None]
-
-        def by_cholesky(b):
-            return jax.scipy.linalg.solve_triangular(self.matrix, b, lower=True)
-
-        return jax.lax.cond(self.spectral, by_eigenvalues, by_cholesky, rhs)
+        return jax.scipy.linalg.solve_triangular(self.lower, rhs, lower=True)
 
     def inverse_trace(self) -> Float[Array, ""]:
         """tr (K + shift·I)⁻¹ = ‖L⁻¹‖²_F."""
-        return jax.lax.cond(
-            self.spectral,
-            lambda: jnp.sum(1 / self.eigenvalues),
-            lambda: jnp.sum(_inverse_lower(self.matrix) ** 2),
-        )
+        return jnp.sum(_inverse_lower(self.lower) ** 2)
 
     def log_determinant(self) -> Float[Array, ""]:
         """log det (K + shift·I)."""
-        return jnp.where(
-            self.spectral,
-            jnp.sum(jnp.log(self.eigenvalues)),
-            2 * jnp.sum(jnp.log(jnp.where(self.spectral, 1.0, jnp.diagonal(self.matrix)))),
-        )
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(self.lower)))
 
 
-# Sizes at which halving stops paying.
+# Size at which halving a triangular inverse stops paying.
 _LEAF = 128
+# Row blocks of a symmetric product, and the size below which they do not pay.
 _BLOCKS = 4
+_SMALLEST = 512
 
 
 def symmetric_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
     """A Aᵀ from the row blocks of its lower triangle: five eighths of the product, and symmetric to the last bit."""
     size = rows.shape[0]
-    if size < _LEAF * _BLOCKS:
+    if size < _SMALLEST:
         return rows @ rows.T
     ends = [size * (block + 1) // _BLOCKS for block in range(_BLOCKS)]
     lower = jnp.concatenate(
@@ -87,7 +64,7 @@ def symmetric_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
 
 
 def _inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """L⁻¹ by halves: a triangular solve against the identity does twice the work, and not as matrix products."""
+    """L⁻¹ by halves: a triangular solve against the identity does more work, and not as matrix products."""
     size = lower.shape[0]
     if size <= _LEAF:
         return jax.scipy.linalg.solve_triangular(lower, jnp.eye(size, dtype=lower.dtype), lower=True)
@@ -112,35 +89,39 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
     Returns:
         The factor; `shift` on it is the one that went through, `ok` False when none did.
     """
-    size = matrix.shape[0]
-    identity = jnp.eye(size, dtype=matrix.dtype)
     unit = jnp.finfo(matrix.dtype).eps * jnp.trace(matrix)
-    rungs = jnp.array([0.0, *_LADDER], matrix.dtype) * unit
+    # The last rung adds nothing: it clips eigenvalues instead.
+    shifts = shift + jnp.array([*_LADDER, 0.0], matrix.dtype) * unit
 
     def climb(carry):
         rung, _, _ = carry
-        total = shift + rungs[rung]
-        return rung + 1, jnp.linalg.cholesky(matrix + total * identity, symmetrize_input=False), total
+        # `where` makes the matrix depend on the loop: XLA hoists what does not out of it, and would run eigh always.
+        held = jnp.where(rung >= 0, matrix, 0.0)
+        lower = jax.lax.cond(rung < len(_LADDER), _cholesky, _spectral_factor, held, shifts[rung])
+        return rung + 1, lower, shifts[rung]
 
     def failing(carry):
         rung, lower, _ = carry
-        return (rung < len(rungs)) & ~_finite(lower)
+        return (rung < len(shifts)) & ~_finite(lower)
 
-    start = (jnp.zeros((), int), jnp.full_like(matrix, jnp.nan), shift)
-    _, lower, total = jax.lax.while_loop(failing, climb, start)
+    # The first try stands before the loop: as its first round it would cost copies of N² numbers at every solve.
+    start = (jnp.zeros((), int), _cholesky(matrix, shift), shift)
+    rung, lower, total = jax.lax.while_loop(failing, climb, start)
+    ok = _finite(lower)
+    return SPDFactor(lower, total, ok & (rung == len(shifts)), ok)
 
-    def decompose(carry):
-        tried, _, _ = carry
-        # `where` makes the matrix depend on the loop: XLA hoists what does not out of it, and would run eigh always.
-        values, vectors = jnp.linalg.eigh(jnp.where(tried, 0.0, matrix))
-        return jnp.ones((), bool), vectors, jnp.maximum(values, 0) + shift
 
-    def untried(carry):
-        tried, factor, _ = carry
-        # A matrix with non-finite entries goes straight to failure: eigh would only take longer to say so.
-        return ~tried & ~_finite(factor) & jnp.all(jnp.isfinite(matrix))
+def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    return jnp.linalg.cholesky(matrix + shift * identity, symmetrize_input=False)
 
-    flat = jnp.ones(size, matrix.dtype)
-    spectral, factor, values = jax.lax.while_loop(untried, decompose, (jnp.zeros((), bool), lower, flat))
-    ok = _finite(factor) & jnp.all(jnp.isfinite(values))
-    return SPDFactor(factor, values, jnp.where(spectral, shift, total), spectral, ok)
+
+def _spectral_factor(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
+    """L with L Lᵀ = V max(Λ, 0) Vᵀ + shift·I: from V Λ^½ by QR, so that every rung gives one kind of factor."""
+    usable = jnp.all(jnp.isfinite(matrix))
+    # Non-finite entries give NaN at once: eigh would only take longer to say so.
+    values, vectors = jnp.linalg.eigh(jnp.where(usable, matrix, 0.0))
+    roots = vectors * jnp.sqrt(jnp.maximum(values, 0) + shift)
+    upper = jnp.linalg.qr(roots.T, mode="r")
+    lower = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    return jnp.where(usable, lower, jnp.nan)

@@ -18,7 +18,7 @@ from .regularizers import AbstractRegularizer
 from .solvers import AbstractSolver, Auto, Solution
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, build_system, make_batch
+from .system import Problem, build_system, data_loss, make_batch
 from .trust_region import TrustRegion
 
 
@@ -94,7 +94,7 @@ class Algorithm(eqx.Module):
             )
             outcome, rule = self.step.take(local, state.rule)
             # One more forward pass, next to nothing beside the Gram: F − τg would lose the digits of a small loss.
-            new_loss = problem.data_loss(problem.outputs(flat + outcome.displacement, batch.inputs), batch)
+            new_loss = data_loss(self.loss, problem.outputs(flat + outcome.displacement, batch.inputs), batch)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
         status = outcome.status.astype(state.info.status.dtype)
         accepted = status == StepStatus.ACCEPTED

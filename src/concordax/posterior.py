@@ -94,8 +94,7 @@ def _prepare(algorithm, params, batch, strength):
         system = build_system(problem, flat, batch)
         prepared = algorithm.solver.prepare(system)
         factor = prepared.factor(strength)
-        size = prepared.matrix.shape[0]
-        gamma = jnp.clip(size - factor.shift * factor.inverse_trace(), 0.0, size)
+        gamma = prepared.effective_parameters(factor)
         examples = jnp.sum(batch.weights)
         variance = noise_variance(algorithm.loss, system.loss, gamma, examples, system.residual.shape[1])
     return prepared, factor, gamma, variance, examples

@@ -4,7 +4,6 @@ Computes nothing: every number is one of the summary's, every picture one of `pl
 """
 
 import math
-import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from . import plots
 from ._status import RunStatus
+from .files import replace_atomically
 from .summary import FitSummary, Metric
 
 try:
@@ -77,6 +77,7 @@ def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        UsageError: if something else than a file is there.
         OSError: if it cannot be written to.
     """
     path = pathlib.Path(path)
@@ -84,14 +85,10 @@ def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
         raise FileNotFoundError(
             f"`report.write(path={str(path)!r})`: the folder {str(path.parent)!r} does not exist; make it first."
         )
-    page = render(summary)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Lone surrogates (undecodable bytes of a file name) have no UTF-8 form; a "?" in their place harms nobody.
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Lone surrogates (undecodable bytes of a file name) have no UTF-8 form; a "?" in their place harms nobody.
+    page = render(summary).encode("utf-8", errors="replace")
+    with replace_atomically(path) as file:
+        file.write(page)
     return path
 
 

@@ -134,9 +134,7 @@ class PublishedStep(AbstractStep):
 
     def __init__(self, scale: float = 0.95):
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(
-                f"`PublishedStep(scale={scale})`: the scale must be a positive finite number."
-            )
+            raise ValueError(f"`PublishedStep(scale={scale})`: the scale must be a positive finite number.")
         self.scale = float(scale)
 
     def init(self, dtype):

@@ -15,15 +15,31 @@ from .system import System
 
 # Largest τ, in units of the mean diagonal of K: the penalty then holds every parameter.
 _LARGEST = 10.0
+# Moves of log τ in one update: below the first the next one can wait, below the second τ has settled.
+_CALM = 0.1
+_SETTLED = 0.01
 
 
 class StrengthState(NamedTuple):
-    """The strength in force, the noise variance σ², γ (NaN where not estimated), and how many steps were taken."""
+    """The strength in force and what it was estimated from; NaN where nothing was estimated.
+
+    `ratio` is the last update's new τ over the old; the next update comes once `taken` steps reach `due`, and the one
+    after it `gap` steps later.
+    """
 
     strength: Float[Array, ""]
     noise_variance: Float[Array, ""]
     gamma: Float[Array, ""]
+    ratio: Float[Array, ""]
     taken: Int[Array, ""]
+    due: Int[Array, ""]
+    gap: Int[Array, ""]
+
+
+def _state(strength: float, wait: int, dtype) -> StrengthState:
+    unknown = jnp.full((), jnp.nan, dtype)
+    count = jnp.zeros((), int)
+    return StrengthState(jnp.full((), strength, dtype), unknown, unknown, unknown, count, count + wait, count + 1)
 
 
 class AbstractStrength(eqx.Module):
@@ -33,6 +49,10 @@ class AbstractStrength(eqx.Module):
     @abstractmethod
     def is_adaptive(self) -> bool:
         """Whether τ moves, so that objectives of different steps cannot be compared."""
+
+    @abstractmethod
+    def is_settled(self, state: StrengthState) -> bool:
+        """Whether τ has stopped moving."""
 
     @abstractmethod
     def init(self, dtype) -> StrengthState:
@@ -83,10 +103,14 @@ class FixedStrength(AbstractStrength):
         """False."""
         return False
 
+    def is_settled(self, state):
+        """True."""
+        del state
+        return True
+
     def init(self, dtype):
         """τ, and no estimates."""
-        unknown = jnp.full((), jnp.nan, dtype)
-        return StrengthState(jnp.full((), self.value, dtype), unknown, unknown, jnp.zeros((), int))
+        return _state(self.value, 0, dtype)
 
     def update(self, state, system, prepared, loss, examples):
         """Nothing changes."""
@@ -98,13 +122,15 @@ class Evidence(AbstractStrength):
     """MacKay's fixed point of the Laplace evidence of the linearised model.
 
     γ = tr K (K + τI)⁻¹, σ² = Σ w ‖o−y‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)), by at
-    most a factor 3 at a time, at the start of each step once three have been taken. Source: MacKay, Neural Computation
-    4(3), 1992. Exact for L2; for another penalty its quadratic model stands in.
+    most a factor 3 at a time, at the start of a step once three have been taken. γ costs as much as the rest of a step:
+    while updates move τ by less than 10 %, the steps from one to the next double, up to `largest_gap`. Source: MacKay,
+    Neural Computation 4(3), 1992. Exact for L2; for another penalty its quadratic model stands in.
 
     Args:
         initial: τ until the first update.
         wait: steps taken before the first update.
-        largest_change: the factor by which τ may move a step.
+        largest_change: the factor by which one update may move τ.
+        largest_gap: steps from one update to the next at most; 1 updates at every step.
 
     Raises:
         ValueError: for a number out of range.
@@ -117,25 +143,31 @@ class Evidence(AbstractStrength):
     initial: float = eqx.field(static=True)
     wait: int = eqx.field(static=True)
     largest_change: float = eqx.field(static=True)
+    largest_gap: int = eqx.field(static=True)
 
-    def __init__(self, initial: float = 1e-3, *, wait: int = 3, largest_change: float = 3.0):
+    def __init__(self, initial: float = 1e-3, *, wait: int = 3, largest_change: float = 3.0, largest_gap: int = 4):
         if not (math.isfinite(initial) and initial > 0):
             raise ValueError(f"`Evidence(initial={initial})`: must be a positive finite number.")
-        if wait < 0 or not largest_change > 1:
+        if wait < 0 or not largest_change > 1 or largest_gap < 1:
             raise ValueError(
-                f"`Evidence(wait={wait}, largest_change={largest_change})`: wait is at least 0, largest_change above 1."
+                f"`Evidence(wait={wait}, largest_change={largest_change}, largest_gap={largest_gap})`: wait is at "
+                "least 0, largest_change above 1, largest_gap at least 1."
             )
         self.initial, self.wait, self.largest_change = float(initial), int(wait), float(largest_change)
+        self.largest_gap = int(largest_gap)
 
     @property
     def is_adaptive(self):
         """True."""
         return True
 
+    def is_settled(self, state):
+        """Whether the last update moved τ by less than 1 %."""
+        return bool(abs(math.log(state.ratio)) < _SETTLED)
+
     def init(self, dtype):
         """The initial τ, and no estimates."""
-        unknown = jnp.full((), jnp.nan, dtype)
-        return StrengthState(jnp.full((), self.initial, dtype), unknown, unknown, jnp.zeros((), int))
+        return _state(self.initial, self.wait, dtype)
 
     def update(self, state, system, prepared, loss, examples):
         """One fixed-point update, if enough steps have been taken."""
@@ -144,7 +176,7 @@ class Evidence(AbstractStrength):
         # dependence on the carried state keeps XLA from hoisting it out.
         def ready(carry):
             done, _ = carry
-            return ~done & (state.taken >= self.wait)
+            return ~done & (state.taken >= state.due)
 
         def once(carry):
             _, state = carry
@@ -152,8 +184,13 @@ class Evidence(AbstractStrength):
 
         return jax.lax.while_loop(ready, once, (jnp.zeros((), bool), state))[1]
 
+    def count(self, state, accepted):
+        """A step that was not taken makes an update due: θ stays, so that nothing but τ can get the run on."""
+        soonest = jnp.minimum(state.due, jnp.maximum(state.taken, self.wait))
+        return super().count(state, accepted)._replace(due=jnp.where(accepted, state.due, soonest))
+
     def _fixed_point(self, state, system, prepared, loss, examples):
-        gamma = prepared.effective_parameters(state.strength)
+        gamma = prepared.effective_parameters(prepared.factor(state.strength))
         variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
         target = gamma * variance / (2 * examples * system.penalty)
         ratio = jnp.clip(target / state.strength, 1 / self.largest_change, self.largest_change)
@@ -162,7 +199,12 @@ class Evidence(AbstractStrength):
         # Below eps of K, or far above it (data that are all noise), τ changes nothing more.
         scale = prepared.curvature()
         strength = jnp.clip(state.strength * ratio, jnp.finfo(gamma.dtype).eps * scale, _LARGEST * scale)
-        return state._replace(strength=strength, noise_variance=variance, gamma=gamma)
+        ratio = strength / state.strength
+        calm = jnp.abs(jnp.log(ratio)) < _CALM
+        gap = jnp.where(calm, jnp.minimum(2 * state.gap, self.largest_gap), 1).astype(state.gap.dtype)
+        return state._replace(
+            strength=strength, noise_variance=variance, gamma=gamma, ratio=ratio, due=state.taken + gap, gap=gap
+        )
 
 
 def noise_variance(

@@ -29,15 +29,15 @@ class Problem(eqx.Module):
         """f(θ; x) for every row."""
         return self.model(self.unravel(flat), inputs)
 
-    def data_loss(self, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
-        """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
-        values = self.loss.value(outputs, batch.targets)
-        values = jnp.where(batch.weights > 0, batch.weights * values, 0.0)
-        return jnp.sum(values) / jnp.sum(batch.weights)
-
     def objective(self, flat: Float[Array, " p"], batch: Batch, strength: Float[Array, ""]) -> Float[Array, ""]:
         """F(θ)."""
-        return self.data_loss(self.outputs(flat, batch.inputs), batch) + strength * self.regularizer.value(flat)
+        return data_loss(self.loss, self.outputs(flat, batch.inputs), batch) + strength * self.regularizer.value(flat)
+
+
+def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
+    """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
+    values = loss.value(outputs, batch.targets)
+    return jnp.sum(jnp.where(batch.weights > 0, batch.weights * values, 0.0)) / jnp.sum(batch.weights)
 
 
 class System(eqx.Module):
@@ -71,7 +71,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> Sy
         residual=jnp.where(scale[:, None] > 0, scale[:, None] * residual, 0.0),
         gradient=problem.regularizer.gradient(flat),
         metric=problem.regularizer.metric(flat),
-        loss=problem.data_loss(outputs, batch),
+        loss=data_loss(problem.loss, outputs, batch),
         penalty=problem.regularizer.value(flat),
         numbers=jnp.sum(batch.weights > 0) * residual.shape[1],
     )

@@ -23,6 +23,7 @@ from .solvers import AbstractSolver, Auto
 from .steps import AbstractStep
 from .stopping import StoppingRule
 from .strength import AbstractStrength
+from .system import data_loss
 from .trust_region import TrustRegion
 
 Callback = Callable[[int, dict[str, float]], Any]
@@ -36,9 +37,8 @@ def _step(algorithm: Algorithm, state: GGNState, params: PyTree, batch: Batch) -
 
 
 @eqx.filter_jit
-def _data_loss(model, loss: AbstractLoss, params: PyTree, batch: Batch):
-    values = loss.value(model(params, batch.inputs), batch.targets)
-    return jnp.sum(jnp.where(batch.weights > 0, batch.weights * values, 0.0)) / jnp.sum(batch.weights)
+def _validate(algorithm: Algorithm, params: PyTree, batch: Batch):
+    return data_loss(algorithm.loss, algorithm.model(params, batch.inputs), batch)
 
 
 def train(
@@ -118,7 +118,7 @@ def train(
             "use batch_size=None, or a number as strength."
         )
     run = _Run(algorithm, held_out, comparable=not adaptive and batches.full)
-    rule = StoppingRule(tolerance, adaptive)
+    rule = StoppingRule(tolerance)
     state = algorithm.init(params) if state is None else state
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
@@ -149,7 +149,7 @@ class _Run:
                 score = self._score(record)
                 best = (score, params, number) if score < best[0] or np.isnan(score) else best
                 wishes = [observer(number, dict(record)) for observer in observers]
-                status = self._reason(rule, batches, float(state.info.objective))
+                status = self._reason(rule, batches, state)
                 status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
                 if status is not None:
                     break
@@ -158,11 +158,12 @@ class _Run:
         status = RunStatus.MAX_STEPS if status is None else status
         return TrainResult(params, best[1], best[2], status, as_arrays(self.records), state)
 
-    def _reason(self, rule: StoppingRule, batches: Batches, before: float) -> RunStatus | None:
+    def _reason(self, rule: StoppingRule, batches: Batches, state: GGNState) -> RunStatus | None:
         """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
         record = self.records[-1]
         if batches.full:
-            return rule.observe(record, before, record["objective"])
+            settled = self.algorithm.strength.is_settled(state.strength_rule)
+            return rule.observe(record, float(state.info.objective), record["objective"], settled=settled)
         objectives = [r["objective"] for r in self.records]
         size = batches.an_epoch
         if len(objectives) % size or len(objectives) < 2 * size:
@@ -177,9 +178,7 @@ class _Run:
         record["seconds"] = seconds
         record["validation_loss"] = np.nan
         if self.held_out is not None:
-            record["validation_loss"] = float(
-                _data_loss(self.algorithm.model, self.algorithm.loss, params, self.held_out)
-            )
+            record["validation_loss"] = float(_validate(self.algorithm, params, self.held_out))
         return record
 
     def _score(self, record: dict[str, float]) -> float:

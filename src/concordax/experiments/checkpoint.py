@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from concordax.persistence import replace_atomically
+from concordax.files import replace_atomically
 
 from .record import ExperimentError
 

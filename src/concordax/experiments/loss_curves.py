@@ -243,13 +243,7 @@ def _advance(step: Algorithm | _GradientDescent, state, steps, batch: Batch):
         updates, inner = step.update(inner, params, batch)
         return jax.tree.map(jnp.add, params, updates), inner
 
-    return _strong(jax.lax.fori_loop(0, steps, body, state))
-
-
-def _strong(tree):
-    # Naming its type drops a leaf's weak type. With weak types that come or go, a second program would be compiled for
-    # the second step, on the clock.
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), tree)
+    return jax.lax.fori_loop(0, steps, body, state)
 
 
 @eqx.filter_jit
@@ -267,7 +261,7 @@ def _trace(config: LossCurves, task: _Task, folder: Path, report: Callable[[floa
     data = teacher_student(data_key, **{name: getattr(config, name) for name in names})
     batch = Batch(data.inputs, data.targets, jnp.ones(config.train_rows))
     params = _model(config).init(start_key)
-    current = Run(_strong((params, task.step.init(params))), 0, 0.0, np.empty((0, 4)))
+    current = Run((params, task.step.init(params)), 0, 0.0, np.empty((0, 4)))
     file = folder / task.file
     identity = {
         "experiment": NAME, "mode": task.mode, "seed": task.seed, "rate": task.rate,

@@ -13,7 +13,7 @@ import jax
 
 from concordax._version import __version__
 from concordax.errors import ConcordaxError
-from concordax.persistence import replace_atomically
+from concordax.files import replace_atomically
 
 FORMAT = "concordax record"
 FORMAT_VERSION = 1

@@ -65,10 +65,9 @@ class AbstractPrepared(eqx.Module):
     ) -> Float[Array, "mk mk"]:
         """J (Wᵀ W + τH)⁻¹ Jᵀ for the Jacobian of any rows, from the factor at shift τ."""
 
-    def effective_parameters(self, strength: Float[Array, ""]) -> Float[Array, ""]:
-        """γ = tr K (K + τI)⁻¹ = m − τ tr (K + τI)⁻¹, without eigenvalues."""
+    def effective_parameters(self, factor: SPDFactor) -> Float[Array, ""]:
+        """γ = tr K (K + τI)⁻¹ = m − τ tr (K + τI)⁻¹, from the factor at shift τ: without eigenvalues."""
         size = self.matrix.shape[0]
-        factor = self.factor(strength)
         return jnp.clip(size - factor.shift * factor.inverse_trace(), 0.0, size)
 
     def curvature(self) -> Float[Array, ""]:
