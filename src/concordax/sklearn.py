@@ -26,7 +26,6 @@ from .regularizers import PseudoHuber
 from .strength import AbstractStrength, Evidence, FixedStrength
 from .training import train
 
-
 # Numbers of output up to which LAPACK gets one thread.
 _SMALL_SYSTEM = 3000
 
