@@ -43,6 +43,7 @@ class RunStatus(IntEnum):
     MAX_STEPS = 2
     STOPPED_BY_CALLBACK = 3
     INTERRUPTED = 4
+    PEAKED = 5
     STALLED = 10
     NONFINITE = 11
     FACTORIZATION_FAILED = 12
@@ -64,6 +65,7 @@ _RUN_MESSAGES = {
     RunStatus.MAX_STEPS: "Stopped at max_steps before the tolerance was met.",
     RunStatus.STOPPED_BY_CALLBACK: "Stopped by a callback.",
     RunStatus.INTERRUPTED: "Interrupted by the user; the result is the state after the last whole step.",
+    RunStatus.PEAKED: "Stopped: the score of the strength has passed its peak; best_params hold the best.",
     RunStatus.STALLED: (
         "Stopped: steps were rejected one after another. Causes: (a) the precision is exhausted (use float64), "
         "(b) the model is not smooth where it stands, (c) a fixed step is too long (use TrustRegion())."

@@ -17,6 +17,10 @@ class AbstractHessianFactor(eqx.Module):
     def transpose_mv(self, x: Float[Array, "n c *d"]) -> Float[Array, "n k *d"]:
         """Sᵀ x, for every row and every trailing index."""
 
+    @abstractmethod
+    def transpose_solve(self, v: Float[Array, "n k"]) -> Float[Array, "n c"]:
+        """x with Sᵀ x = v for a v in the range of Sᵀ; of several, any: the loss does not see their difference."""
+
 
 def _along_rows(v: Float[Array, "n *c"], x: Array) -> Array:
     """`v` with trailing axes of length 1 added, so that it broadcasts against `x`."""
@@ -32,6 +36,10 @@ class DiagonalFactor(AbstractHessianFactor):
         """Returns d ∘ x."""
         return _along_rows(self.diagonal, x) * x
 
+    def transpose_solve(self, v):
+        """Returns v / d."""
+        return v / self.diagonal
+
 
 class SoftmaxFactor(AbstractHessianFactor):
     """S = diag(q) − P qᵀ with q = √P [n, c]: Sᵀ x = q ∘ (x − P·x) in O(c), where the matrix would take O(c²)."""
@@ -42,6 +50,10 @@ class SoftmaxFactor(AbstractHessianFactor):
         """Returns q ∘ (x − P·x)."""
         root = _along_rows(self.root, x)
         return root * (x - jnp.sum(root**2 * x, axis=1, keepdims=True))
+
+    def transpose_solve(self, v):
+        """Returns v / q, which has P·x = q·v = 0 for v in the range."""
+        return v / self.root
 
 
 class AbstractMetric(eqx.Module):

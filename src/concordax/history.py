@@ -16,6 +16,8 @@ FIELDS = (
     "strength",
     "noise",
     "effective_parameters",
+    "log_evidence",
+    "leave_one_out",
     "attempts",
     "accepted",
     "status",
@@ -28,9 +30,11 @@ class TrainResult(NamedTuple):
 
     Attributes:
         params: the parameters after the last accepted step.
-        best_params: those with the lowest validation loss where validation rows were given, else the lowest objective
-            where objectives can be compared (a fixed strength, the full batch), else the last.
+        best_params: those with the lowest validation loss where validation rows were given; else those with the best
+            score where the strength scores them (`Evidence`), or the lowest objective where objectives can be compared
+            (a fixed strength, the full batch); else the last.
         best_step: steps taken when they were reached.
+        best_strength: the strength they belong to.
         status: why the run ended; `status.message` is a sentence.
         history: 1-d arrays, one entry a step: `loss` and `objective` after the step (before it for mini-batches),
             `seconds` since the start, `validation_loss` NaN without validation rows, and so on; see `history.FIELDS`.
@@ -40,6 +44,7 @@ class TrainResult(NamedTuple):
     params: Any
     best_params: Any
     best_step: int
+    best_strength: float
     status: RunStatus
     history: dict[str, np.ndarray]
     state: Any

@@ -32,9 +32,13 @@ class SPDFactor(eqx.Module):
         """A with Aᵀ A = rhsᵀ (K + shift·I)⁻¹ rhs."""
         return jax.scipy.linalg.solve_triangular(self.lower, rhs, lower=True)
 
+    def inverse_root(self) -> Float[Array, "n n"]:
+        """L⁻¹; its columns' products are the entries of (K + shift·I)⁻¹."""
+        return _inverse_lower(self.lower)
+
     def inverse_trace(self) -> Float[Array, ""]:
         """tr (K + shift·I)⁻¹ = ‖L⁻¹‖²_F."""
-        return jnp.sum(_inverse_lower(self.lower) ** 2)
+        return jnp.sum(self.inverse_root() ** 2)
 
     def log_determinant(self) -> Float[Array, ""]:
         """log det (K + shift·I)."""

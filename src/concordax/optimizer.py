@@ -25,7 +25,8 @@ from .trust_region import TrustRegion
 class StepInfo(NamedTuple):
     """What the last step reports; nothing of it is needed to go on.
 
-    `loss` and `objective` are those before the step, `new_loss` and `new_objective` those after it.
+    `loss` and `objective` are those before the step, `new_loss` and `new_objective` those after it. `log_evidence` and
+    `leave_one_out` judge the parameters before the step at the strength they had; NaN where not computed.
     """
 
     loss: Float[Array, ""]
@@ -38,6 +39,8 @@ class StepInfo(NamedTuple):
     strength: Float[Array, ""]
     noise: Float[Array, ""]
     effective_parameters: Float[Array, ""]
+    log_evidence: Float[Array, ""]
+    leave_one_out: Float[Array, ""]
     attempts: Int[Array, ""]
     accepted: Bool[Array, ""]
     status: Int[Array, ""]
@@ -69,7 +72,7 @@ class Algorithm(eqx.Module):
         nan = jnp.full((), jnp.nan, dtype)
         zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
-        info = StepInfo(nan, nan, nan, nan, nan, nan, nan, strength.strength, nan, nan, zero, jnp.zeros((), bool), zero)
+        info = StepInfo(*[nan] * 7, strength.strength, *[nan] * 4, zero, jnp.zeros((), bool), zero)
         return GGNState(zero, self.step.init(dtype), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
@@ -79,8 +82,7 @@ class Algorithm(eqx.Module):
             problem = Problem(self.model, self.loss, self.regularizer, unravel)
             system = build_system(problem, flat, batch)
             prepared = self.solver.prepare(system)
-            examples = jnp.sum(batch.weights)
-            strength = self.strength.update(state.strength_rule, system, prepared, self.loss, examples)
+            strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
             local = LocalProblem(
                 flat=flat,
@@ -109,6 +111,8 @@ class Algorithm(eqx.Module):
             strength=tau,
             noise=jnp.sqrt(strength.noise_variance),
             effective_parameters=strength.gamma,
+            log_evidence=strength.log_evidence,
+            leave_one_out=strength.leave_one_out,
             attempts=outcome.attempts,
             accepted=accepted,
             status=status,

@@ -90,9 +90,9 @@ class _GGNEstimator(BaseEstimator):
                 callbacks=[self.callback] if self.callback else (),
                 progress=bool(self.verbose),
             )
-            self.weights_ = [np.asarray(layer.weight) for layer in result.params]
-            self.biases_ = [np.asarray(layer.bias) for layer in result.params]
-            self.strength_ = float(result.state.info.strength)
+            self.weights_ = [np.asarray(layer.weight) for layer in result.best_params]
+            self.biases_ = [np.asarray(layer.bias) for layer in result.best_params]
+            self.strength_ = result.best_strength
             self._cache = None
             fitted = self._posterior()
         self._noise_variance = float(fitted.noise_variance)

@@ -4,13 +4,16 @@ from ._status import RunStatus, StepStatus
 
 # Steps in a row that must agree before a run ends: one short step is often followed by a long one.
 _PATIENCE = 3
+# Steps without a better score after which none is awaited: scores come every one to four steps.
+_PAST_PEAK = 12
 
 
 class StoppingRule:
     """Counts the steps in a row that ask for an end.
 
     Converged when for three steps the objective fell by less than tolerance·|F| at a settled strength; stationary when
-    ½ decrement² is below tolerance²·|F| at a settled strength, or the step's own status says so.
+    ½ decrement² is below tolerance²·|F| at a settled strength, or the step's own status says so; peaked when the
+    strength's score has not risen for twelve steps.
     """
 
     def __init__(self, tolerance: float):
@@ -19,7 +22,7 @@ class StoppingRule:
         self._failed = 0
 
     def observe(
-        self, record: dict[str, float], previous: float, current: float, *, settled: bool = True
+        self, record: dict[str, float], previous: float, current: float, *, settled: bool = True, since_peak: int = 0
     ) -> RunStatus | None:
         """The reason to stop after this step, or None.
 
@@ -28,6 +31,7 @@ class StoppingRule:
             previous: F before it.
             current: F after it.
             settled: whether the strength has stopped moving.
+            since_peak: steps since the strength's score was at its best; 0 where there is none.
         """
         status = StepStatus(int(record["status"]))
         if status == StepStatus.NONFINITE_START:
@@ -44,4 +48,6 @@ class StoppingRule:
             return RunStatus.STATIONARY
         small = abs(previous - current) <= self.tolerance * abs(current) and settled
         self._small = self._small + 1 if small else 0
-        return RunStatus.CONVERGED if self._small >= _PATIENCE else None
+        if self._small >= _PATIENCE:
+            return RunStatus.CONVERGED
+        return RunStatus.PEAKED if since_peak >= _PAST_PEAK and self.tolerance > 0 else None

@@ -46,6 +46,7 @@ class System(eqx.Module):
     (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row.
     """
 
+    outputs: Float[Array, "n c"]
     jacobian: AbstractJacobian
     residual: Float[Array, "n k"]
     gradient: Float[Array, " p"]
@@ -67,6 +68,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> Sy
 
     residual = problem.loss.whitened_residual(outputs, batch.targets)
     return System(
+        outputs=outputs,
         jacobian=jacobian.transform(rowwise),
         residual=jnp.where(scale[:, None] > 0, scale[:, None] * residual, 0.0),
         gradient=problem.regularizer.gradient(flat),

@@ -1,8 +1,9 @@
 """`train`: the only Python loop over steps; batches, stopping, validation, callbacks, interrupts."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -76,7 +77,8 @@ def train(
         damping: λ ≥ 0 added to every solve.
         weights: [n] from 0 up; 2 counts a row twice, 0 leaves it out.
         max_steps: steps at most.
-        tolerance: relative decrease of F below which, three times in a row, the run has converged; 0 never stops.
+        tolerance: relative decrease of F below which, three times in a row, the run has converged; 0 never stops, not
+            even when the score of an adaptive strength has passed its peak.
         batch_size: rows a step; None for all. Rows are shuffled by `key` each epoch, the last batch is filled up with
             rows of weight 0. Convergence is judged on means over epochs.
         key: the random key for mini-batches.
@@ -128,6 +130,15 @@ def train(
             getattr(observer, "close", lambda: None)()
 
 
+class _Candidate(NamedTuple):
+    """Parameters that may be the best of a run: the lower the rank, the better; infinite where nothing ranks them."""
+
+    rank: float
+    params: Any
+    step: int
+    strength: float
+
+
 class _Run:
     """The state of one run; `loop` is the loop."""
 
@@ -138,32 +149,49 @@ class _Run:
     def loop(self, params, state, batches: Batches, max_steps, rule: StoppingRule, observers) -> TrainResult:
         """Steps until something ends it."""
         start = time.perf_counter()
-        best = (np.inf, params, 0)
+        best = _Candidate(math.inf, params, 0, float(state.info.strength))
         status = None
         try:
             for number, batch in zip(range(1, max_steps + 1), batches, strict=False):
+                before = _Candidate(math.inf, params, number - 1, float(state.info.strength))
                 # One assignment: an interrupt leaves either the old pair or the new one.
                 params, state = _step(self.algorithm, state, params, batch)
                 record = self._record(state, params, time.perf_counter() - start)
                 self.records.append(record)
-                score = self._score(record)
-                best = (score, params, number) if score < best[0] or np.isnan(score) else best
+                best = self._best(best, before, _Candidate(math.inf, params, number, record["strength"]), state)
                 wishes = [observer(number, dict(record)) for observer in observers]
-                status = self._reason(rule, batches, state)
+                status = self._reason(rule, batches, state, number - best.step)
                 status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
                 if status is not None:
                     break
         except KeyboardInterrupt:
             status = RunStatus.INTERRUPTED
         status = RunStatus.MAX_STEPS if status is None else status
-        return TrainResult(params, best[1], best[2], status, as_arrays(self.records), state)
+        return TrainResult(params, *best[1:], status, as_arrays(self.records), state)
 
-    def _reason(self, rule: StoppingRule, batches: Batches, state: GGNState) -> RunStatus | None:
+    def _best(self, best: _Candidate, before: _Candidate, after: _Candidate, state: GGNState) -> _Candidate:
+        """The better of the best so far and what this step ranks."""
+        record = self.records[-1]
+        if self.held_out is not None:
+            candidate = after._replace(rank=record["validation_loss"])
+        elif self.comparable:
+            candidate = after._replace(rank=record["objective"])
+        else:
+            # A strength scores the point that a step starts from.
+            score = float(state.strength_rule.score)
+            candidate = before._replace(rank=-score) if math.isfinite(score) else after
+        return candidate if candidate.rank < best.rank or math.isinf(best.rank) else best
+
+    def _reason(self, rule: StoppingRule, batches: Batches, state: GGNState, since_best: int) -> RunStatus | None:
         """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
         record = self.records[-1]
         if batches.full:
             settled = self.algorithm.strength.is_settled(state.strength_rule)
-            return rule.observe(record, float(state.info.objective), record["objective"], settled=settled)
+            scored = self.algorithm.strength.is_adaptive and self.held_out is None
+            return rule.observe(
+                record, float(state.info.objective), record["objective"],
+                settled=settled, since_peak=since_best if scored else 0,
+            )  # fmt: skip
         objectives = [r["objective"] for r in self.records]
         size = batches.an_epoch
         if len(objectives) % size or len(objectives) < 2 * size:
@@ -180,8 +208,3 @@ class _Run:
         if self.held_out is not None:
             record["validation_loss"] = float(_validate(self.algorithm, params, self.held_out))
         return record
-
-    def _score(self, record: dict[str, float]) -> float:
-        if self.held_out is not None:
-            return record["validation_loss"]
-        return record["objective"] if self.comparable else np.nan

@@ -1,12 +1,19 @@
 """What a linearised model can do, whichever way its Jacobian is held."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..curvature import AbstractMetric
+
+# Numbers that one chunk of a materialised Jacobian may hold: 8 M, 64 MB in float64. Below it the products stay near the
+# peak of the processor; above it only memory grows.
+CHUNK_ELEMENTS = 2**23
 
 
 class AbstractJacobian(eqx.Module):
@@ -43,6 +50,18 @@ class AbstractJacobian(eqx.Module):
     @abstractmethod
     def scaled_rows(self, root: Float[Array, " p"]) -> Float[Array, "nk p"]:
         """J diag(root), materialised: for few rows."""
+
+    def in_chunks(self) -> "AbstractJacobian":
+        """The rows in chunks of bounded size: a leading axis on every leaf, rows of zeros at the end."""
+        n, k, size = self.shape
+        rows = max(1, min(n, CHUNK_ELEMENTS // (k * size)))
+        chunks = math.ceil(n / rows)
+
+        def cut(leaf: Array) -> Array:
+            widths = [(0, chunks * rows - n), *[(0, 0)] * (leaf.ndim - 1)]
+            return jnp.pad(leaf, widths).reshape(chunks, rows, *leaf.shape[1:])
+
+        return jax.tree.map(cut, self)
 
     def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
         """J D Jᵀ."""

@@ -18,11 +18,7 @@ from jaxtyping import Array, Float
 from ..curvature import ScalarMetric
 from ..linalg import symmetric_product
 from ..models import LayeredModel
-from .base import AbstractJacobian
-
-# Numbers that one chunk of a materialised layer may hold: 8 M, 64 MB in float64. Below it the products stay near the
-# peak of the processor; above it only memory grows.
-_CHUNK_ELEMENTS = 2**23
+from .base import CHUNK_ELEMENTS, AbstractJacobian
 
 
 class LayerFactors(eqx.Module):
@@ -102,17 +98,13 @@ class LayeredJacobian(AbstractJacobian):
 
     def normal(self, metric):
         """D^½ Jᵀ J D^½, accumulated over chunks of rows."""
-        n, k, size = self.shape
+        size = self.shape[2]
         root = jnp.sqrt(metric.inverse_diagonal(size))
-        rows = max(1, min(n, _CHUNK_ELEMENTS // (k * size)))
-        chunks = math.ceil(n / rows)
-        padded = jax.tree.map(lambda x: _pad(x, 0, chunks * rows).reshape(chunks, rows, *x.shape[1:]), self.layers)
 
-        def add(total, layers):
-            part = LayeredJacobian(layers).scaled_rows(root)
-            return total + symmetric_product(part.T), None
+        def add(total, rows):
+            return total + symmetric_product(rows.scaled_rows(root).T), None
 
-        return jax.lax.scan(add, jnp.zeros((size, size), root.dtype), padded)[0]
+        return jax.lax.scan(add, jnp.zeros((size, size), root.dtype), self.in_chunks())[0]
 
     def scaled_rows(self, root):
         """J diag(root), the layers side by side."""
@@ -144,7 +136,7 @@ def _chunked(left: LayerFactors, right: LayerFactors, root: Float[Array, "d_out 
     """Σ over blocks of output units of (J D^½)₁ (J D^½)₂ᵀ, each block within the chunk's bound."""
     d_out, d_in = root.shape
     rows = [f.backward.shape[0] * f.backward.shape[1] for f in (left, right)]
-    block = max(1, min(d_out, _CHUNK_ELEMENTS // (max(rows) * d_in)))
+    block = max(1, min(d_out, CHUNK_ELEMENTS // (max(rows) * d_in)))
     blocks = math.ceil(d_out / block)
     columns = _pad(root, 0, blocks * block).reshape(blocks, block, d_in)
 

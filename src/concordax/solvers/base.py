@@ -65,6 +65,10 @@ class AbstractPrepared(eqx.Module):
     ) -> Float[Array, "mk mk"]:
         """J (Wᵀ W + τH)⁻¹ Jᵀ for the Jacobian of any rows, from the factor at shift τ."""
 
+    @abstractmethod
+    def leverage(self, factor: SPDFactor) -> Float[Array, "n k k"]:
+        """Diagonal blocks of W (Wᵀ W + τH)⁻¹ Wᵀ, one a row, from the factor at shift τ; their traces sum to γ."""
+
     def effective_parameters(self, factor: SPDFactor) -> Float[Array, ""]:
         """γ = tr K (K + τI)⁻¹ = m − τ tr (K + τI)⁻¹, from the factor at shift τ: without eigenvalues."""
         size = self.matrix.shape[0]

@@ -6,6 +6,7 @@ Not Woodbury on the summed gradient Wᵀr + τg: that subtracts two vectors that
 (in float32, percents at t = 1e-6). With r and g apart there is no such difference.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg import factorize
@@ -44,6 +45,12 @@ class _PreparedDual(AbstractPrepared):
         left = system.metric.solve(system.jacobian.rmv(residual) + strength * system.gradient) + shift * direction
         image = factor.solve(system.jacobian.mv(left).reshape(-1)).reshape(residual.shape)
         return -(left - system.metric.solve(system.jacobian.rmv(image))) / shift
+
+    def leverage(self, factor):
+        """I − t (K + tI)⁻¹ a row: W (Wᵀ W + tH)⁻¹ Wᵀ = K (K + tI)⁻¹."""
+        n, k, _ = self.system.jacobian.shape
+        columns = factor.inverse_root().reshape(-1, n, k)
+        return jnp.eye(k, dtype=columns.dtype) - factor.shift * jnp.einsum("mna,mnb->nab", columns, columns)
 
     def covariance(self, rows, strength, factor):
         metric = self.system.metric

@@ -43,6 +43,16 @@ class _PreparedPrimal(AbstractPrepared):
         z = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, jnp.zeros_like(root))
         return finish(system, root * z, factor)
 
+    def leverage(self, factor):
+        """‖L⁻¹ D^½ W_iᵀ‖² a row, over chunks of rows: W D^½ is never held whole."""
+        n, k, _ = self.system.jacobian.shape
+
+        def blocks(rows):
+            half = factor.half_solve(rows.scaled_rows(self.root).T).reshape(len(self.root), -1, k)
+            return jnp.einsum("pna,pnb->nab", half, half)
+
+        return jax.lax.map(blocks, self.system.jacobian.in_chunks()).reshape(-1, k, k)[:n]
+
     def covariance(self, rows, strength, factor):
         del strength
         half = factor.half_solve(rows.scaled_rows(self.root).T)
