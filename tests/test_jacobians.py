@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import concordax as cx
 import helpers
 from concordax.curvature import DiagonalMetric, ScalarMetric, SoftmaxFactor
-from concordax.jacobians import DenseJacobian, LayeredJacobian, layered, linearize
+from concordax.jacobians import DenseJacobian, LayeredJacobian, base, linearize
 
 MODELS = {
     "two-layer": cx.TwoLayer(inputs=3, width=5, outputs=1),
@@ -157,7 +157,7 @@ def test_chunks_do_not_change_the_result(name, elements, monkeypatch):
     metric = _metrics(reference.shape[2])["diagonal"]
     arguments = jacobian, metric, jnp.ones(reference.shape[2]), jnp.ones(reference.shape[:2])
     whole = _jitted_products(*arguments)
-    monkeypatch.setattr(layered, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", elements)
     # A function of its own: the chunks' size is read while tracing.
     chunked = eqx.filter_jit(lambda *a: _products_of(*a))(*arguments)
     for one, other in zip(whole, chunked, strict=True):

@@ -151,6 +151,35 @@ def test_without_validation_the_lowest_objective_is_best():
     assert _loss(result.best_params, _data(), 1e-3) == pytest.approx(result.history["objective"].min(), rel=1e-12)
 
 
+def test_the_score_of_the_strength_chooses_best_params_and_ends_the_run():
+    """A wide network on few noisy rows: the fixed point drifts on, the score turns."""
+    data, model = _data(rows=30), cx.MLP(inputs=2, widths=(40,))
+    start = model.init(jax.random.key(0))
+    run = lambda **options: cx.train(model, *PARTS[1:], start, data, strength=cx.Evidence(), **options)
+    result = run(max_steps=80, tolerance=1e-9)
+    assert result.status is cx.RunStatus.PEAKED
+    assert result.status.succeeded
+    evidence, left_out = result.history["log_evidence"] / 30, result.history["leave_one_out"]
+    score = 0.5 * (evidence + left_out)
+    # The score of step k + 1 is of the parameters that it starts from, those after step k.
+    assert result.best_step == np.nanargmax(score)
+    assert len(score) == result.best_step + 12
+    assert result.best_strength == result.history["strength"][result.best_step - 1]
+    again = run(max_steps=result.best_step, tolerance=0.0)
+    np.testing.assert_array_equal(helpers.flatten(again.params), helpers.flatten(result.best_params))
+    assert run(max_steps=len(score) + 3, tolerance=0.0).status is cx.RunStatus.MAX_STEPS
+    # Validation rows, where given, choose instead of the score.
+    held_out = run(max_steps=20, tolerance=0.0, validation=_data(seed=9))
+    assert held_out.best_step == held_out.history["validation_loss"].argmin() + 1
+
+
+def test_before_the_first_score_the_last_is_best():
+    result = _train(max_steps=3, strength=cx.Evidence())
+    assert np.isnan(result.history["log_evidence"]).all()
+    assert result.best_step == 3
+    np.testing.assert_array_equal(helpers.flatten(result.best_params), helpers.flatten(result.params))
+
+
 def test_callbacks_see_each_step_and_stop_the_run():
     seen, closed = [], []
 

@@ -161,14 +161,14 @@ def _blas_threads(numbers: int):
 
 
 def _padded(x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None):
-    """Rows filled up with rows of weight 0 to the next of eight sizes an octave.
+    """Rows filled up with rows of weight 0 to the next of sixteen sizes an octave.
 
-    Weight 0 is absence, exactly, and folds of nearly the same size share one compiled program. From 256 rows on, the
+    Weight 0 is absence, exactly, and folds of nearly the same size share one compiled program. From 512 rows on, the
     sizes are 8 above a multiple of the grain: rows of a Gram that lie a power of two apart fall on the same lines of
     the cache (1032 rows are a quarter faster than 1024).
     """
     rows = len(x)
-    grain = max(1, 2 ** (max(rows - 1, 1).bit_length() - 4))
+    grain = max(1, 2 ** (max(rows - 1, 1).bit_length() - 5))
     missing = ((8 if grain >= 16 else 0) - rows) % grain
     weights = np.ones(rows) if weights is None else weights
     index = np.concatenate([np.arange(rows), np.zeros(missing, int)])

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 from ..curvature import ScalarMetric
 from ..linalg import symmetric_product
 from ..models import LayeredModel
-from .base import CHUNK_ELEMENTS, AbstractJacobian
+from . import base
+from .base import AbstractJacobian
 
 
 class LayerFactors(eqx.Module):
@@ -87,13 +88,18 @@ class LayeredJacobian(AbstractJacobian):
         )
 
     def cross_gram(self, other, metric):
-        """The sum of the layers' Grams: Hadamard products where H is a multiple of I, else bounded chunks of J D^½."""
+        """Hadamard products a layer where H is a multiple of I; else J D^½ times itself, in bounded chunks of a layer."""
         if not isinstance(other, LayeredJacobian):
             raise TypeError("a layered Jacobian has a Gram with another layered one of the same model only.")
         pairs = zip(self.layers, other.layers, strict=True)
         if isinstance(metric, ScalarMetric):
             return metric.inverse * _total([_hadamard(a, b) for a, b in pairs])
-        roots = self._pieces(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
+        root = jnp.sqrt(metric.inverse_diagonal(self.shape[2]))
+        if max(math.prod(self.shape), math.prod(other.shape)) <= base.CHUNK_ELEMENTS:
+            # All layers in one product: at N = p = 1000 a quarter faster than a product and a sum of N² numbers a layer.
+            rows = self.scaled_rows(root)
+            return symmetric_product(rows) if other is self else rows @ other.scaled_rows(root).T
+        roots = self._pieces(root)
         return _total([_chunked(a, b, root) for (a, b), root in zip(pairs, roots, strict=True)])
 
     def normal(self, metric):
@@ -136,7 +142,7 @@ def _chunked(left: LayerFactors, right: LayerFactors, root: Float[Array, "d_out 
     """Σ over blocks of output units of (J D^½)₁ (J D^½)₂ᵀ, each block within the chunk's bound."""
     d_out, d_in = root.shape
     rows = [f.backward.shape[0] * f.backward.shape[1] for f in (left, right)]
-    block = max(1, min(d_out, CHUNK_ELEMENTS // (max(rows) * d_in)))
+    block = max(1, min(d_out, base.CHUNK_ELEMENTS // (max(rows) * d_in)))
     blocks = math.ceil(d_out / block)
     columns = _pad(root, 0, blocks * block).reshape(blocks, block, d_in)
 
