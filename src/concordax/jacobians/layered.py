@@ -88,7 +88,7 @@ class LayeredJacobian(AbstractJacobian):
         )
 
     def cross_gram(self, other, metric):
-        """Hadamard products a layer where H is a multiple of I; else J D^½ times itself, in bounded chunks of a layer."""
+        """Hadamard products a layer where H is a multiple of I; else J D^½ times itself, in bounded chunks."""
         if not isinstance(other, LayeredJacobian):
             raise TypeError("a layered Jacobian has a Gram with another layered one of the same model only.")
         pairs = zip(self.layers, other.layers, strict=True)
@@ -96,7 +96,7 @@ class LayeredJacobian(AbstractJacobian):
             return metric.inverse * _total([_hadamard(a, b) for a, b in pairs])
         root = jnp.sqrt(metric.inverse_diagonal(self.shape[2]))
         if max(math.prod(self.shape), math.prod(other.shape)) <= base.CHUNK_ELEMENTS:
-            # All layers in one product: at N = p = 1000 a quarter faster than a product and a sum of N² numbers a layer.
+            # All layers in one product: at N = p = 1000 a quarter faster than one a layer and their sum.
             rows = self.scaled_rows(root)
             return symmetric_product(rows) if other is self else rows @ other.scaled_rows(root).T
         roots = self._pieces(root)
