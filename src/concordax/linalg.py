@@ -46,7 +46,7 @@ class SPDFactor(eqx.Module):
 
 
 # Size at which halving a triangular inverse stops paying.
-_LEAF = 128
+_LEAF = 256
 # Row blocks of a symmetric product, and the size below which they do not pay.
 _BLOCKS = 4
 _SMALLEST = 512
@@ -93,7 +93,7 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
     Returns:
         The factor; `shift` on it is the one that went through, `ok` False when none did.
     """
-    unit = jnp.finfo(matrix.dtype).eps * jnp.trace(matrix)
+    unit = jnp.finfo(matrix.dtype).eps * jnp.sum(jnp.diagonal(matrix))
     # The last rung adds nothing: it clips eigenvalues instead.
     shifts = shift + jnp.array([*_LADDER, 0.0], matrix.dtype) * unit
 
@@ -117,7 +117,8 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
 
 def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    return jnp.linalg.cholesky(matrix + shift * identity, symmetrize_input=False)
+    # Transposed, the same matrix lies in memory as LAPACK wants it: XLA saves two copies of N² numbers in a step.
+    return jnp.linalg.cholesky(matrix.T + shift * identity, symmetrize_input=False)
 
 
 def _spectral_factor(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:

@@ -53,7 +53,7 @@ class _GGNEstimator(BaseEstimator):
         hidden_widths=(100,),
         activation="tanh",
         strength="evidence",
-        max_steps=100,
+        max_steps=80,
         tolerance=1e-4,
         random_state=0,
         verbose=False,
