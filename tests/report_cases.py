@@ -16,6 +16,7 @@ def _common(steps: int = 23) -> dict:
         "effective_parameters": 143.27,
         "n_parameters": 1201,
         "n_steps": steps,
+        "best_step": steps - 4,
         "seconds": 3.4219,
         "status": "converged",
         "message": "Converged: the objective no longer falls by more than the tolerance.",

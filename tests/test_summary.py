@@ -18,7 +18,7 @@ class StandIn(BaseEstimator):
     """What both estimators expose, with predictions that tests choose."""
 
     hidden_widths, activation, strength_, noise_ = (7,), "tanh", 0.01, 2.0
-    effective_parameters_, n_parameters_, n_steps_, seconds_ = 3.5, 22, 5, 0.1
+    effective_parameters_, n_parameters_, n_steps_, best_step_, seconds_ = 3.5, 22, 5, 4, 0.1
     status_, kernel_eigenvalues_ = int(RunStatus.CONVERGED), np.array([2.0, 1.0])
 
     def fit(self, x, y):

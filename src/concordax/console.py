@@ -112,7 +112,7 @@ def _choices(summary: "FitSummary") -> Table:
         "strength": f"{summary.strength:.3g}, chosen by the data",
         "effective parameters": f"{summary.effective_parameters:.1f} of {summary.n_parameters}",
         "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation, target units)",
-        "steps": f"{summary.n_steps} in {summary.seconds:.1f} s",
+        "steps": f"{summary.n_steps} in {summary.seconds:.1f} s; kept step {summary.best_step}",
         "stopped": summary.message,
     }
     for name, value in rows.items():

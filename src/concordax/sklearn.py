@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -81,7 +82,7 @@ class _GGNEstimator(BaseEstimator):
                 self._model,
                 loss,
                 self._regularizer(),
-                self._model.init(jax.random.key(seed)),
+                _init(self._model, jax.random.key(seed)),
                 (self._rows, self._targets),
                 strength=strength,
                 weights=self._sample_weight,
@@ -94,12 +95,10 @@ class _GGNEstimator(BaseEstimator):
             self.biases_ = [np.asarray(layer.bias) for layer in result.best_params]
             self.strength_ = result.best_strength
             self._cache = None
-            fitted = self._posterior()
-        self._noise_variance = float(fitted.noise_variance)
-        self.effective_parameters_ = float(fitted.effective_parameters)
         self.n_parameters_ = int(sum(w.size + b.size for w, b in zip(self.weights_, self.biases_, strict=True)))
         self.n_steps_ = len(result.history["loss"])
         self.n_iter_ = self.n_steps_
+        self.best_step_ = result.best_step
         self._status, self.history_ = int(result.status), result.history
         self.seconds_ = time.perf_counter() - start
 
@@ -121,6 +120,7 @@ class _GGNEstimator(BaseEstimator):
         """The posterior, built at the first need after a fit or a load; call it under `enable_x64`."""
         cached: Posterior | None = getattr(self, "_cache", None)
         if cached is None:
+            check_is_fitted(self)
             parts = (self._model, _LOSSES[self._loss](), self._regularizer(), self._params())
             data = (jnp.asarray(self._rows), jnp.asarray(self._targets))
             cached = posterior(*parts, data, strength=self.strength_, weights=self._sample_weight)
@@ -139,9 +139,14 @@ class _GGNEstimator(BaseEstimator):
             return np.asarray(_forward(self._model, self._params(), jnp.asarray(x))), None
 
     @property
+    def effective_parameters_(self) -> float:
+        """γ, the number of parameters that the data determine, of `n_parameters_`."""
+        with jax.enable_x64(True):
+            return float(self._posterior().effective_parameters)
+
+    @property
     def kernel_eigenvalues_(self) -> np.ndarray:
         """Eigenvalues of the whitened kernel on the training rows at the solution, largest first."""
-        check_is_fitted(self)
         with jax.enable_x64(True):
             return np.asarray(self._posterior().eigenvalues())
 
@@ -176,6 +181,12 @@ def _padded(x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None):
 
 
 @eqx.filter_jit
+def _init(model: MLP, key: PRNGKeyArray) -> tuple[DenseLayer, ...]:
+    # One program: op by op, each layer's normals are compiled by themselves, for longer than all together.
+    return model.init(key)
+
+
+@eqx.filter_jit
 def _forward(model: MLP, params: tuple[DenseLayer, ...], inputs):
     return model(params, inputs)
 
@@ -201,6 +212,7 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
         noise_: standard deviation of the noise, in target units; an array for several targets.
         effective_parameters_: γ, of `n_parameters_`.
         n_steps_, status_, history_, seconds_: the run.
+        best_step_: steps taken when the parameters that were kept were reached.
 
     Example:
         >>> import numpy as np
@@ -222,9 +234,17 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
         self._target_scaler = StandardScaler().fit(targets, sample_weight=weights)
         standardised = self._target_scaler.transform(targets)
         self._train(self._scaler.transform(X), standardised, weights, SquaredError(), targets.shape[1])
-        noise = np.sqrt(self._noise_variance) * self._target_scaler.scale_
-        self.noise_ = float(noise[0]) if self._single else noise
         return self
+
+    @property
+    def noise_(self) -> float | np.ndarray:
+        """Standard deviation of the noise, in target units; an array for several targets."""
+        noise = np.sqrt(self._noise_variance()) * self._target_scaler.scale_
+        return float(noise[0]) if self._single else noise
+
+    def _noise_variance(self) -> float:
+        with jax.enable_x64(True):
+            return float(self._posterior().noise_variance)
 
     def predict(self, X, return_std: bool = False, observation_noise: bool = True):
         """The mean [m] or [m, c] and, with `return_std`, the standard deviation of a new observation.
@@ -242,7 +262,7 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
         mean = mean[:, 0] if self._single else mean
         if covariance is None:
             return mean
-        variance = np.einsum("iaa->ia", covariance) + (self._noise_variance if observation_noise else 0.0)
+        variance = np.einsum("iaa->ia", covariance) + (self._noise_variance() if observation_noise else 0.0)
         std = np.sqrt(variance) * self._target_scaler.scale_
         return mean, (std[:, 0] if self._single else std)
 

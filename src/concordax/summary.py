@@ -66,6 +66,7 @@ class FitSummary:
         effective_parameters: Effective number of parameters.
         n_parameters: Number of parameters.
         n_steps: Steps taken.
+        best_step: Steps taken when the parameters that were kept were reached.
         seconds: Wall time of the fit.
         status: Name of the run's status.
         message: Why it stopped, a sentence.
@@ -97,6 +98,7 @@ class FitSummary:
     effective_parameters: float
     n_parameters: int
     n_steps: int
+    best_step: int
     seconds: float
     status: str
     message: str
@@ -137,6 +139,7 @@ def summarize(pipeline: Pipeline, split: Split) -> FitSummary:
         "effective_parameters": float(estimator.effective_parameters_),
         "n_parameters": int(estimator.n_parameters_),
         "n_steps": int(estimator.n_steps_),
+        "best_step": int(estimator.best_step_),
         "seconds": float(estimator.seconds_),
         "status": status.name.lower().replace("_", " "),
         "message": status.message,
