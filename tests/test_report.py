@@ -106,6 +106,7 @@ def test_every_number_is_the_summarys(pages, name):
         "effective_parameters",
         "n_parameters",
         "n_steps",
+        "best_step",
         "seconds",
         "n_train",
         "n_test",
