@@ -182,7 +182,7 @@ def loss_curves(
         record = experiment.run(output_dir, quick=quick, seeds=seeds, resume=resume, progress=progress)
     picture = output_dir / "loss-curves.svg"
     plots.loss_curves(record, picture)
-    console.say(f"Numbers  {output_dir}")
+    console.say(f"Numbers  {output_dir / 'loss-curves.json'}")
     console.say(f"Picture  {picture}")
 
 
