@@ -120,6 +120,29 @@ def show(name: str, rows: list[dict[str, float]]) -> None:
     print(name, f"({len(rows)} splits)", {key: float(f"{value:.4g}") for key, value in means.items()}, flush=True)
 
 
+def markdown(record: dict) -> str:
+    """The record as the table of the README: means over the splits, ± one standard error."""
+    lines = [
+        "| table | test error | log likelihood or log loss | ridge regression | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rows in record["tables"].items():
+        column = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        spread = {key: values.std(ddof=1) / np.sqrt(len(values)) for key, values in column.items()}
+        mean = {key: values.mean() for key, values in column.items()}
+        if "rmse" in column:
+            error, ridge = f"RMSE {mean['rmse']:.2f} ± {spread['rmse']:.2f}", f"RMSE {mean['ridge_rmse']:.2f}"
+            score = f"{mean['log_likelihood']:.2f} ± {spread['log_likelihood']:.2f}"
+        else:
+            error = f"{100 - 100 * mean['accuracy']:.1f} ± {100 * spread['accuracy']:.1f} %"
+            score, ridge = f"{mean['log_loss']:.3f}, without uncertainty {mean['log_loss_uncorrected']:.3f}", ""
+        lines.append(f"| {name} | {error} | {score} | {ridge} | {np.median(column['seconds']):.1f} |")
+    for name, times in record["fit_time"].items():
+        warm = np.median([fit["seconds"] for fit in times["warm"]])
+        lines.append(f"| 1000 × 8, {name} | | | | {warm:.1f}, with compilation {times['compiling']['seconds']:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Runs all tables and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,6 +160,7 @@ def main() -> None:
         "seconds": time.perf_counter() - start,
     }
     arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    print(markdown(record))
 
 
 if __name__ == "__main__":

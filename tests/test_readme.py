@@ -1,6 +1,8 @@
 """Every Python block of the README runs as a user would run it: in an interpreter of its own, warnings as errors."""
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -32,3 +35,10 @@ def test_blocks_are_found():
 
 def test_failing_block_is_caught():
     assert run("x = 1\nassert x == 2").returncode != 0
+
+
+def test_figures_are_those_of_the_record():
+    pytest.importorskip("sklearn")
+    record = json.loads((ROOT / "benchmarks/records/tables.json").read_text(encoding="utf-8"))
+    table = runpy.run_path(str(ROOT / "benchmarks/tables.py"))["markdown"](record)
+    assert table in README.read_text(encoding="utf-8")

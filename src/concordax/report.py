@@ -291,8 +291,8 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
         yield _picture(
             figure,
             "Strength and effective parameters",
-            "The strength holds the network back; the effective parameters are those the data determine. Both "
-            "should have settled at the end.",
+            "The strength holds the network back; the effective parameters are those the data determine. What is kept "
+            "are the parameters of the step named below, where evidence and leave-one-out score are best.",
             "Strength and effective number of parameters over the steps, logarithmic",
         )
     eigenvalues = summary.kernel_eigenvalues
