@@ -72,7 +72,8 @@ class Algorithm(eqx.Module):
         nan = jnp.full((), jnp.nan, dtype)
         zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
-        info = StepInfo(*[nan] * 7, strength.strength, *[nan] * 4, zero, jnp.zeros((), bool), zero)
+        floats = dict.fromkeys(StepInfo._fields, nan) | {"strength": strength.strength}
+        info = StepInfo(**floats | {"attempts": zero, "accepted": jnp.zeros((), bool), "status": zero})
         return GGNState(zero, self.step.init(dtype), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:

@@ -46,7 +46,18 @@ class StrengthState(NamedTuple):
 def _state(strength: float, wait: int, dtype) -> StrengthState:
     unknown = jnp.full((), jnp.nan, dtype)
     count = jnp.zeros((), int)
-    return StrengthState(jnp.full((), strength, dtype), *[unknown] * 6, count, count + wait, count + 1)
+    return StrengthState(
+        strength=jnp.full((), strength, dtype),
+        noise_variance=unknown,
+        gamma=unknown,
+        log_evidence=unknown,
+        leave_one_out=unknown,
+        score=unknown,
+        ratio=unknown,
+        taken=count,
+        due=count + wait,
+        gap=count + 1,
+    )
 
 
 class AbstractStrength(eqx.Module):
