@@ -95,7 +95,7 @@ def fit(
     width: Annotated[
         list[int] | None, typer.Option(min=1, help="Units of a hidden layer; repeat for more. [default: 100]")
     ] = None,
-    max_steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 80,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 70,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For held-out rows and initial weights.")] = 0,
     output: Annotated[Path, typer.Option(help="Model file to write.")] = Path("model.cx"),
     report: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),

@@ -54,7 +54,7 @@ class _GGNEstimator(BaseEstimator):
         hidden_widths=(100,),
         activation="tanh",
         strength="evidence",
-        max_steps=80,
+        max_steps=70,
         tolerance=1e-4,
         random_state=0,
         verbose=False,
