@@ -81,16 +81,14 @@ def test_bayesian_linear_regression(solver):
     assert 0.04 < variance < 0.2
 
 
+def _squared_posterior(case, strength):
+    data = jnp.asarray(case.inputs), jnp.asarray(case.targets)
+    return cx.posterior(case.model, cx.SquaredError(), cx.L2(), case.params, data, strength=strength)
+
+
 def test_blocks_do_not_change_the_result(monkeypatch):
     case = helpers.make_case("wide", "squared")
-    fitted = cx.posterior(
-        case.model,
-        cx.SquaredError(),
-        cx.L2(),
-        case.params,
-        (jnp.asarray(case.inputs), jnp.asarray(case.targets)),
-        strength=1e-2,
-    )
+    fitted = _squared_posterior(case, 1e-2)
     new = jnp.asarray(np.random.default_rng(7).normal(size=(11, 3)))
     whole = fitted.predict(new)
     np.testing.assert_allclose(whole[0], case.model(case.params, new), rtol=1e-12)
@@ -106,14 +104,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
 
 def test_variance_is_small_at_the_data_and_never_negative():
     case = helpers.make_case("wide", "squared")
-    fitted = cx.posterior(
-        case.model,
-        cx.SquaredError(),
-        cx.L2(),
-        case.params,
-        (jnp.asarray(case.inputs), jnp.asarray(case.targets)),
-        strength=1e-10,
-    )
+    fitted = _squared_posterior(case, 1e-10)
     seen = np.einsum("iaa->ia", fitted.predict(jnp.asarray(case.inputs))[1])
     far = np.einsum("iaa->ia", fitted.predict(jnp.asarray(10 * case.inputs))[1])
     assert np.all(seen >= 0)

@@ -160,7 +160,7 @@ def _blas_threads(numbers: int):
     """One thread for LAPACK while the systems are small.
 
     Its threads and XLA's wait busily for each other: on two cores a step at N = 1000 took 58 ms with two, 38 ms with
-    one; at N = 3000 Cholesky alone took the same time.
+    one; at N = 3000 Cholesky alone was no slower with one.
     """
     return threadpool_limits(1, "blas") if numbers <= _SMALL_SYSTEM else contextlib.nullcontext()
 

@@ -140,9 +140,9 @@ class Evidence(AbstractStrength):
     """MacKay's fixed point of the Laplace evidence of the linearised model.
 
     γ = tr K (K + τI)⁻¹, σ² = Σ w ‖o−y‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)),
-    by at most a factor 3 at a time, at the start of a step once three have been taken. γ costs as much as the rest of a
-    step: while updates move τ by less than 10 %, the steps from one to the next double, up to `largest_gap`. Exact for
-    L2; for another penalty its quadratic model stands in.
+    by at most a factor 3 at a time, at the start of a step once three have been taken. γ costs half as much as the
+    rest of a step: while updates move τ by less than 10 %, the steps from one to the next double, up to
+    `largest_gap`. Exact for L2; for another penalty its quadratic model stands in.
 
     Each update also scores the point it starts from: the mean of log evidence a row and of the leave-one-out log
     density. The first averages over predictions from few rows to many (Fong & Holmes, Biometrika 107, 2020) and is
