@@ -5,10 +5,11 @@
 FOLDER holds the UCI regression benchmark as NAME.npz (X, y, test_indices: the standard splits of Hernández-Lobato). The
 classification tables are scikit-learn's, in ten stratified folds. Nothing is tuned: the estimators as they are. Beside
 them stands scikit-learn's ridge regression with its strength cross-validated. Seconds are of the whole fit, wall clock;
-`fit_time` is measured first, so that its first fit compiles.
+those with compilation are of fits before each of which all compiled programs were forgotten.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import time
@@ -74,24 +75,29 @@ def fit_time(data_dir: Path) -> dict[str, dict[str, object]]:
     """Seconds of fits to 1000 rows with 8 features: noisy ones, and concrete's first, which take all the steps."""
     times = {}
     for name in ("noisy sine", "concrete"):
-        fits = []
-        for seed in range(4):
-            if name == "concrete":
-                with np.load(data_dir / "concrete.npz") as data:
-                    x, y = data["X"].astype(float)[:1000], data["y"].astype(float).ravel()[:1000]
-            else:
-                rng = np.random.default_rng(seed)
-                x = rng.normal(size=(1000, 8))
-                y = np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.3 * rng.normal(size=1000)
-            # Compilation is of this process alone: what another table compiled is forgotten.
-            if not fits:
+        fits = {"compiling": [], "warm": []}
+        for kind, seed in itertools.product(fits, range(3)):
+            x, y = _thousand_rows(name, data_dir, seed)
+            if kind == "compiling":
                 jax.clear_caches()
             model = GGNRegressor(random_state=seed).fit(x, y)
-            fits.append({"seconds": model.seconds_, "steps": model.n_steps_, "noise": model.noise_})
-        times[name] = {"compiling": fits[0], "warm": fits[1:]}
-        warm = [fit["seconds"] for fit in fits[1:]]
-        print("fit time", name, f"compiling {fits[0]['seconds']:.1f} s, warm {np.median(warm):.1f} s", flush=True)
+            fits[kind].append({"seconds": model.seconds_, "steps": model.n_steps_, "noise": model.noise_})
+        times[name] = fits
+        print("fit time", name, {kind: f"{_median_seconds(fits[kind]):.1f} s" for kind in fits}, flush=True)
     return times
+
+
+def _thousand_rows(name: str, data_dir: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if name == "concrete":
+        with np.load(data_dir / "concrete.npz") as data:
+            return data["X"].astype(float)[:1000], data["y"].astype(float).ravel()[:1000]
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(1000, 8))
+    return x, np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.3 * rng.normal(size=1000)
+
+
+def _median_seconds(fits: list[dict[str, float]]) -> float:
+    return float(np.median([fit["seconds"] for fit in fits]))
 
 
 def collect(data_dir: Path, splits: int) -> dict[str, list[dict[str, float]]]:
@@ -138,8 +144,8 @@ def markdown(record: dict) -> str:
             score, ridge = f"{mean['log_loss']:.3f}, without uncertainty {mean['log_loss_uncorrected']:.3f}", ""
         lines.append(f"| {name} | {error} | {score} | {ridge} | {np.median(column['seconds']):.1f} |")
     for name, times in record["fit_time"].items():
-        warm = np.median([fit["seconds"] for fit in times["warm"]])
-        lines.append(f"| 1000 × 8, {name} | | | | {warm:.1f}, with compilation {times['compiling']['seconds']:.1f} |")
+        warm, compiling = (_median_seconds(times[kind]) for kind in ("warm", "compiling"))
+        lines.append(f"| 1000 × 8, {name} | | | | {warm:.1f}, with compilation {compiling:.1f} |")
     return "\n".join(lines) + "\n"
 
 

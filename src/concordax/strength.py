@@ -258,7 +258,7 @@ def log_evidence(
 
     Exact for a Gaussian model linear in its parameters, at its minimum, under L2.
     """
-    size = factor.lower.shape[0]
+    size = factor.upper.shape[0]
     curvature = factor.log_determinant() - size * jnp.log(factor.shift)
     fit = examples * (system.loss + strength * system.penalty) / variance
     numbers = examples * system.residual.shape[1] if loss.estimates_noise else 0.0

@@ -16,7 +16,6 @@ class SolveStats(NamedTuple):
     """What a solve reports: the total shift t that went through (above τ + λ if Cholesky had to be helped)."""
 
     shift: Float[Array, ""]
-    spectral: Bool[Array, ""]
 
 
 class Solution(NamedTuple):
@@ -94,7 +93,7 @@ def finish(system: System, direction: Array, factor: SPDFactor) -> Solution:
     return Solution(
         direction=direction,
         status=usable,
-        stats=SolveStats(factor.shift, factor.spectral),
+        stats=SolveStats(factor.shift),
         image=system.jacobian.mv(direction),
         squared_norm=system.metric.squared_norm(direction),
     )

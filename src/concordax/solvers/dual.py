@@ -50,7 +50,10 @@ class _PreparedDual(AbstractPrepared):
         """I − t (K + tI)⁻¹ a row: W (Wᵀ W + tH)⁻¹ Wᵀ = K (K + tI)⁻¹."""
         n, k, _ = self.system.jacobian.shape
         columns = factor.inverse_root().reshape(-1, n, k)
-        return jnp.eye(k, dtype=columns.dtype) - factor.shift * jnp.einsum("mna,mnb->nab", columns, columns)
+        # Products summed as they are made: an einsum would first copy L⁻¹ twice to bring the rows to the front.
+        return jnp.eye(k, dtype=columns.dtype) - factor.shift * jnp.sum(
+            columns[..., :, None] * columns[..., None, :], axis=0
+        )
 
     def covariance(self, rows, strength, factor):
         metric = self.system.metric
