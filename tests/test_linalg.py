@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from concordax.linalg import factorize, symmetric_product
+from concordax.linalg import factorize, mirrored, upper_product, upper_triangle
 
 SIZE = 8
 _factorize = jax.jit(factorize)
@@ -96,12 +96,37 @@ def test_under_vmap_each_member_takes_its_own_rung():
         np.testing.assert_allclose(solved[index], alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [5, 511, 515])
-def test_symmetric_product(size):
+@pytest.mark.parametrize("size", [5, 256, 257, 700])
+def test_upper_product(size):
+    """One block, exactly one, two that overlap, three."""
     rows = np.random.default_rng(0).normal(size=(size, 3))
-    product = np.asarray(jax.jit(symmetric_product)(jnp.asarray(rows)))
-    np.testing.assert_allclose(product, rows @ rows.T, atol=1e-13)
-    np.testing.assert_array_equal(product, product.T)
+    upper = np.asarray(jax.jit(upper_product)(jnp.asarray(rows)))
+    np.testing.assert_allclose(np.triu(upper), np.triu(rows @ rows.T), atol=1e-13)
+    np.testing.assert_allclose(mirrored(jnp.asarray(upper)), rows @ rows.T, atol=1e-13)
+
+
+@pytest.mark.parametrize(("size", "unit"), [(90, 5), (3, 200), (1, 300)])
+def test_upper_triangle_of_several_rows_an_example(size, unit):
+    """Rows of an example stay together, even where one example alone fills a block."""
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(size, unit, 4)))
+
+    def block(i, j, count):
+        one, two = (jax.lax.dynamic_slice_in_dim(rows, start, count).reshape(-1, 4) for start in (i, j))
+        return one @ two.T
+
+    flat = np.asarray(rows).reshape(-1, 4)
+    upper = upper_triangle(size, block, rows.dtype, unit=unit)
+    np.testing.assert_allclose(np.triu(upper), np.triu(flat @ flat.T), atol=1e-13)
+
+
+def test_below_the_diagonal_nothing_is_read():
+    matrix = _symmetric(SPREAD)
+    upper = np.triu(matrix) + np.tril(np.full_like(matrix, np.nan), -1)
+    rhs = jnp.ones(SIZE)
+    np.testing.assert_array_equal(
+        _factorize(jnp.asarray(upper), jnp.asarray(1e-3)).solve(rhs),
+        _factorize(jnp.asarray(matrix), jnp.asarray(1e-3)).solve(rhs),
+    )
 
 
 @pytest.mark.parametrize("size", [129, 300])

@@ -13,7 +13,7 @@ from concordax.system import Problem, build_system, make_batch
 
 STRENGTHS = (1e-8, 1e-4, 1.0)
 PAIRS = [(tau, damping) for tau in STRENGTHS for damping in (0.0, 1e-6, 1.0, 1.0 - tau)]
-SOLVERS = {"primal": cx.Primal(), "dual": cx.Dual()}
+SOLVERS = {"primal": cx.Primal(), "dual": cx.Dual(), "structured": cx.StructuredCG(hand_over=False)}
 
 
 @eqx.filter_jit

@@ -24,6 +24,7 @@ from .solvers import Auto as Auto
 from .solvers import Dual as Dual
 from .solvers import Primal as Primal
 from .solvers import Solution as Solution
+from .solvers import StructuredCG as StructuredCG
 from .steps import FixedStep as FixedStep
 from .steps import PublishedStep as PublishedStep
 from .strength import Evidence as Evidence

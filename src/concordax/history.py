@@ -19,6 +19,8 @@ FIELDS = (
     "log_evidence",
     "leave_one_out",
     "attempts",
+    "solver_iterations",
+    "handed_over",
     "accepted",
     "status",
     "validation_loss",

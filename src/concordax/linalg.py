@@ -8,6 +8,8 @@ its work space aside whether it runs or not (at N = 1000 a step then took 72 ms 
 beyond the last rung is no rounding error, but a wrong matrix.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,11 +37,11 @@ class SPDFactor(eqx.Module):
 
     def solve(self, rhs: Float[Array, "n *m"]) -> Float[Array, "n *m"]:
         """(K + shift·I)⁻¹ rhs."""
-        return jax.scipy.linalg.cho_solve((self.lower, True), rhs)
+        return jax.scipy.linalg.cho_solve((self.upper, False), rhs)
 
     def half_solve(self, rhs: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """A with Aᵀ A = rhsᵀ (K + shift·I)⁻¹ rhs."""
-        return jax.scipy.linalg.solve_triangular(self.lower, rhs, lower=True)
+        return jax.scipy.linalg.solve_triangular(self.upper, rhs, trans=1)
 
     def inverse_root(self) -> Float[Array, "n n"]:
         """L⁻¹; its columns' products are the entries of (K + shift·I)⁻¹."""
@@ -56,24 +58,56 @@ class SPDFactor(eqx.Module):
 
 # Size at which halving a triangular inverse stops paying.
 _LEAF = 256
-# Row blocks of a symmetric product, and the size below which they do not pay.
-_BLOCKS = 4
-_SMALLEST = 512
+# Rows of a block of a symmetric product; fewer than two blocks do not pay.
+_BLOCK = 256
 
 
-def symmetric_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
-    """A Aᵀ from the row blocks of its lower triangle: five eighths of the product, and symmetric to the last bit."""
-    size = rows.shape[0]
-    if size < _SMALLEST:
-        return rows @ rows.T
-    ends = [size * (block + 1) // _BLOCKS for block in range(_BLOCKS)]
-    lower = jnp.concatenate(
-        [
-            jnp.pad(rows[start:end] @ rows[:end].T, ((0, 0), (0, size - end)))
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
-    )
-    return jnp.tril(lower) + jnp.tril(lower, -1).T
+def upper_triangle(
+    size: int, block: Callable[[Array, Array, int], Array], dtype: jnp.dtype, *, unit: int = 1
+) -> Float[Array, "n n"]:
+    """A symmetric matrix by its upper triangle, in square blocks: about five eighths of the work, and no mirror image.
+
+    A loop over the blocks, not one product after the other: XLA would compute all of them before it puts the first in
+    place, and hold them all in memory.
+
+    Args:
+        size: examples.
+        block: (i, j, count) to the entries of `count` examples from i on against `count` from j on,
+            [count·unit, count·unit].
+        dtype: of the entries.
+        unit: rows of the matrix for each example.
+
+    Returns:
+        [size·unit, size·unit]; what stands below the blocks is zero.
+    """
+    count = -(-size * unit // _BLOCK)
+    if count < 2 or size < count:
+        return block(jnp.zeros((), int), jnp.zeros((), int), size)
+    length = -(-size // count)
+    # The last block starts where it fits; it may overlap the one before.
+    starts = [min(length * number, size - length) for number in range(count)]
+    pairs = jnp.array([(i, j) for index, i in enumerate(starts) for j in starts[index:]])
+
+    def place(number, matrix):
+        i, j = pairs[number]
+        return jax.lax.dynamic_update_slice(matrix, block(i, j, length), (i * unit, j * unit))
+
+    return jax.lax.fori_loop(0, len(pairs), place, jnp.zeros((size * unit, size * unit), dtype))
+
+
+def upper_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
+    """The upper triangle of A Aᵀ."""
+
+    def block(i, j, count):
+        one, two = (jax.lax.dynamic_slice_in_dim(rows, start, count) for start in (i, j))
+        return one @ two.T
+
+    return upper_triangle(rows.shape[0], block, rows.dtype)
+
+
+def mirrored(upper: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The whole of a symmetric matrix from its upper triangle."""
+    return jnp.triu(upper) + jnp.triu(upper, 1).T
 
 
 def _inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -96,7 +130,7 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
     """Factorizes `matrix` + `shift`·I up the ladder above.
 
     Args:
-        matrix: symmetric positive semidefinite up to rounding.
+        matrix: symmetric positive semidefinite up to rounding; the upper triangle alone is read.
         shift: t > 0.
 
     Returns:
@@ -120,6 +154,7 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
 
 
 def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
-    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    # Transposed on the way in and out, both lie in memory as LAPACK has them: no copies from rows to columns.
-    return jnp.linalg.cholesky(matrix.T + shift * identity, symmetrize_input=False).T
+    index = jnp.arange(matrix.shape[0])
+    # Transposed on the way in and out, both lie in memory as LAPACK has them: no copies from rows to columns. Of the
+    # transpose LAPACK reads the lower triangle.
+    return jnp.linalg.cholesky(matrix.T.at[index, index].add(shift), symmetrize_input=False).T

@@ -18,7 +18,7 @@ from .regularizers import AbstractRegularizer
 from .solvers import AbstractSolver, Auto, Solution
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, build_system, data_loss, make_batch
+from .system import Problem, build_system, make_batch
 from .trust_region import TrustRegion
 
 
@@ -42,6 +42,9 @@ class StepInfo(NamedTuple):
     log_evidence: Float[Array, ""]
     leave_one_out: Float[Array, ""]
     attempts: Int[Array, ""]
+    solver_iterations: Int[Array, ""]
+    solver_converged: Bool[Array, ""]
+    handed_over: Bool[Array, ""]
     accepted: Bool[Array, ""]
     status: Int[Array, ""]
 
@@ -73,7 +76,10 @@ class Algorithm(eqx.Module):
         zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
         floats = dict.fromkeys(StepInfo._fields, nan) | {"strength": strength.strength}
-        info = StepInfo(**floats | {"attempts": zero, "accepted": jnp.zeros((), bool), "status": zero})
+        counts = dict.fromkeys(("attempts", "solver_iterations", "status"), zero)
+        no = jnp.zeros((), bool)
+        flags = {"solver_converged": ~no, "handed_over": no, "accepted": no}
+        info = StepInfo(**floats | counts | flags)
         return GGNState(zero, self.step.init(dtype), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
@@ -92,19 +98,18 @@ class Algorithm(eqx.Module):
                 regularizer=self.regularizer,
                 strength=tau,
                 damping=self.damping,
+                loss=system.loss,
                 objective=system.loss + tau * system.penalty,
                 objective_at=lambda trial: problem.objective(trial, batch, tau),
             )
             outcome, rule = self.step.take(local, state.rule)
-            # One more forward pass, next to nothing beside the Gram: F − τg would lose the digits of a small loss.
-            new_loss = data_loss(self.loss, problem.outputs(flat + outcome.displacement, batch.inputs), batch)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
         status = outcome.status.astype(state.info.status.dtype)
         accepted = status == StepStatus.ACCEPTED
         info = StepInfo(
             loss=system.loss,
             objective=local.objective,
-            new_loss=new_loss,
+            new_loss=outcome.loss,
             new_objective=outcome.objective,
             step_size=outcome.step_size,
             damping=outcome.damping,
@@ -115,6 +120,9 @@ class Algorithm(eqx.Module):
             log_evidence=strength.log_evidence,
             leave_one_out=strength.leave_one_out,
             attempts=outcome.attempts,
+            solver_iterations=outcome.solves.iterations,
+            solver_converged=outcome.solves.converged,
+            handed_over=outcome.solves.handed_over,
             accepted=accepted,
             status=status,
         )
@@ -297,4 +305,4 @@ def objective(model, loss, regularizer, params, inputs, targets, *, strength: fl
     """
     flat, unravel = ravel_pytree(params)
     batch = _as_batch(model, loss, params, inputs, targets, weights)
-    return Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))
+    return Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))[0]

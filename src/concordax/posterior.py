@@ -17,7 +17,7 @@ from .linalg import SPDFactor
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy
 from .optimizer import make_algorithm
 from .regularizers import AbstractRegularizer
-from .solvers import AbstractPrepared, AbstractSolver, Auto
+from .solvers import AbstractFactorable, AbstractSolver, Auto
 from .strength import noise_variance
 from .system import Problem, build_system
 from .trust_region import TrustRegion
@@ -43,7 +43,7 @@ class Posterior(eqx.Module):
     noise_variance: Float[Array, ""]
     effective_parameters: Float[Array, ""]
     examples: Float[Array, ""]
-    prepared: AbstractPrepared
+    prepared: AbstractFactorable
     factor: SPDFactor
 
     def predict(self, inputs: Array) -> tuple[Float[Array, "m c"], Float[Array, "m c c"]]:
@@ -68,7 +68,7 @@ class Posterior(eqx.Module):
 
     def eigenvalues(self) -> Float[Array, " m"]:
         """Eigenvalues of the whitened kernel K, largest first."""
-        return jnp.maximum(jnp.linalg.eigvalsh(self.prepared.matrix)[::-1], 0.0)
+        return jnp.maximum(jnp.linalg.eigvalsh(self.prepared.matrix, UPLO="U", symmetrize_input=False)[::-1], 0.0)
 
 
 @eqx.filter_jit
@@ -120,7 +120,7 @@ def posterior(
         params: the trained parameters.
         data: (inputs, targets) it was trained on.
         strength: the τ it was trained with.
-        solver: on which side the factor is built.
+        solver: on which side the factor is built; of an iterative solver, the direct one behind it.
         weights: [n] as in training.
 
     Returns:
@@ -139,7 +139,8 @@ def posterior(
         >>> bool(far > near > 0)
         True
     """
-    algorithm = make_algorithm(model, loss, regularizer, strength=1.0, solver=solver, step=TrustRegion(), damping=0.0)
+    parts = {"strength": 1.0, "solver": solver.direct, "step": TrustRegion(), "damping": 0.0}
+    algorithm = make_algorithm(model, loss, regularizer, **parts)
     batch = algorithm.batch(params, *data, weights)
     tau = jnp.asarray(strength, ravel_pytree(params)[0].dtype)
     prepared, factor, gamma, variance, examples = _prepare(algorithm, params, batch, tau)

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
 from .regularizers import AbstractRegularizer
-from .solvers import AbstractPrepared, Solution
+from .solvers import AbstractPrepared, Solution, SolveStats
 from .system import System
 
 
 class LocalProblem(NamedTuple):
-    """What a rule may look at: the point, its linearised system, and the objective anywhere."""
+    """What a rule may look at: the point, its linearised system, and (objective, loss) anywhere."""
 
     flat: Float[Array, " p"]
     system: System
@@ -24,19 +24,42 @@ class LocalProblem(NamedTuple):
     regularizer: AbstractRegularizer
     strength: Float[Array, ""]
     damping: float
+    loss: Float[Array, ""]
     objective: Float[Array, ""]
-    objective_at: Callable[[Float[Array, " p"]], Float[Array, ""]]
+    objective_at: Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, ""]]]
+
+
+class Solves(NamedTuple):
+    """What the solves of a step report: iterations in all, whether every one converged, whether any was handed over."""
+
+    iterations: Int[Array, ""]
+    converged: Bool[Array, ""]
+    handed_over: Bool[Array, ""]
+
+    def after(self, stats: SolveStats) -> "Solves":
+        """One solve more."""
+        return Solves(
+            self.iterations + stats.iterations, self.converged & stats.converged, self.handed_over | stats.handed_over
+        )
+
+
+def no_solves() -> Solves:
+    """Before the first solve."""
+    no = jnp.zeros((), bool)
+    return Solves(jnp.zeros((), int), ~no, no)
 
 
 class StepOutcome(NamedTuple):
     """What a rule decided: a displacement (zero unless the status allows one) and what it cost."""
 
     displacement: Float[Array, " p"]
+    loss: Float[Array, ""]
     objective: Float[Array, ""]
     step_size: Float[Array, ""]
     damping: Float[Array, ""]
     decrement: Float[Array, ""]
     attempts: Int[Array, ""]
+    solves: Solves
     status: Int[Array, ""]
 
 
@@ -53,8 +76,8 @@ class AbstractStep(eqx.Module):
 
 
 def start_is_finite(local: LocalProblem) -> Array:
-    """Whether objective and linear system can be used at all; one NaN in J reaches the diagonal of the matrix."""
-    return jnp.isfinite(local.objective) & jnp.all(jnp.isfinite(jnp.diagonal(local.prepared.matrix)))
+    """Whether objective and linear system can be used at all; one NaN in J reaches the diagonal of K, and its sum."""
+    return jnp.isfinite(local.objective) & jnp.isfinite(local.prepared.trace())
 
 
 def _fixed_damping(local: LocalProblem, size: Callable[[Solution], Array]) -> StepOutcome:
@@ -63,18 +86,20 @@ def _fixed_damping(local: LocalProblem, size: Callable[[Solution], Array]) -> St
     solution = local.prepared.solve(local.strength, damping)
     alpha = size(solution).astype(local.flat.dtype)
     displacement = alpha * solution.direction
-    objective = local.objective_at(local.flat + displacement)
+    objective, loss = local.objective_at(local.flat + displacement)
     status = jnp.where(jnp.isfinite(objective), StepStatus.ACCEPTED, StepStatus.NONFINITE_TRIAL)
     status = jnp.where(solution.status, status, StepStatus.FACTORIZATION_FAILED)
     status = jnp.where(start_is_finite(local), status, StepStatus.NONFINITE_START)
     accepted = status == StepStatus.ACCEPTED
     return StepOutcome(
         displacement=jnp.where(accepted, displacement, 0.0),
+        loss=jnp.where(accepted, loss, local.loss),
         objective=jnp.where(accepted, objective, local.objective),
         step_size=jnp.where(accepted, alpha, 0.0),
         damping=damping,
         decrement=solution.decrement,
         attempts=jnp.ones((), int),
+        solves=no_solves().after(solution.stats),
         status=status,
     )
 

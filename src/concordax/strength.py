@@ -11,9 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._types import Batch
 from .leave_one_out import leave_one_out
-from .linalg import SPDFactor
 from .losses import AbstractLoss
-from .solvers import AbstractPrepared
+from .solvers import AbstractPrepared, Complexity
 from .system import System
 
 # Largest τ, in units of the mean diagonal of K: the penalty then holds every parameter.
@@ -217,9 +216,8 @@ class Evidence(AbstractStrength):
 
     def _fixed_point(self, state, system, prepared, loss, batch):
         examples = jnp.sum(batch.weights)
-        factor = prepared.factor(state.strength)
-        leverage = prepared.leverage(factor)
-        gamma = jnp.clip(jnp.einsum("naa->", leverage), 0.0, leverage.shape[0] * leverage.shape[1])
+        complexity = prepared.complexity(state.strength)
+        gamma = complexity.effective_parameters
         variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
         target = gamma * variance / (2 * examples * system.penalty)
         ratio = jnp.clip(target / state.strength, 1 / self.largest_change, self.largest_change)
@@ -231,8 +229,8 @@ class Evidence(AbstractStrength):
         ratio = strength / state.strength
         calm = jnp.abs(jnp.log(ratio)) < _CALM
         gap = jnp.where(calm, jnp.minimum(2 * state.gap, self.largest_gap), 1).astype(state.gap.dtype)
-        evidence = log_evidence(loss, system, factor, state.strength, variance, examples)
-        left_out = leave_one_out(loss, system.outputs, batch, leverage, variance)
+        evidence = log_evidence(loss, system, complexity, state.strength, variance, examples)
+        left_out = leave_one_out(loss, system.outputs, batch, complexity.leverage, variance)
         return state._replace(
             strength=strength,
             noise_variance=variance,
@@ -249,7 +247,7 @@ class Evidence(AbstractStrength):
 def log_evidence(
     loss: AbstractLoss,
     system: System,
-    factor: SPDFactor,
+    complexity: Complexity,
     strength: Float[Array, ""],
     variance: Float[Array, ""],
     examples: Float[Array, ""],
@@ -258,11 +256,9 @@ def log_evidence(
 
     Exact for a Gaussian model linear in its parameters, at its minimum, under L2.
     """
-    size = factor.upper.shape[0]
-    curvature = factor.log_determinant() - size * jnp.log(factor.shift)
     fit = examples * (system.loss + strength * system.penalty) / variance
     numbers = examples * system.residual.shape[1] if loss.estimates_noise else 0.0
-    return -fit - 0.5 * curvature - 0.5 * numbers * jnp.log(2 * jnp.pi * variance)
+    return -fit - 0.5 * complexity.log_determinant - 0.5 * numbers * jnp.log(2 * jnp.pi * variance)
 
 
 def noise_variance(

@@ -29,9 +29,12 @@ class Problem(eqx.Module):
         """f(θ; x) for every row."""
         return self.model(self.unravel(flat), inputs)
 
-    def objective(self, flat: Float[Array, " p"], batch: Batch, strength: Float[Array, ""]) -> Float[Array, ""]:
-        """F(θ)."""
-        return data_loss(self.loss, self.outputs(flat, batch.inputs), batch) + strength * self.regularizer.value(flat)
+    def objective(
+        self, flat: Float[Array, " p"], batch: Batch, strength: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """F(θ), and the loss in it."""
+        loss = data_loss(self.loss, self.outputs(flat, batch.inputs), batch)
+        return loss + strength * self.regularizer.value(flat), loss
 
 
 def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:

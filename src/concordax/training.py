@@ -1,5 +1,6 @@
 """`train`: the only Python loop over steps; batches, stopping, validation, callbacks, interrupts."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ from .stopping import StoppingRule
 from .strength import AbstractStrength
 from .system import data_loss
 from .trust_region import TrustRegion
+
+_LOG = logging.getLogger("concordax")
+# Steps in a row that conjugate gradients may miss before the run goes on without them.
+_PATIENCE = 3
 
 Callback = Callable[[int, dict[str, float]], Any]
 
@@ -143,7 +148,11 @@ class _Run:
     """The state of one run; `loop` is the loop."""
 
     def __init__(self, algorithm: Algorithm, held_out: Batch | None, *, comparable: bool):
-        self.algorithm, self.held_out, self.comparable = algorithm, held_out, comparable
+        # Two programs, the second compiled when a step needs it.
+        self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
+        self.direct = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.direct)
+        self.misses = 0
+        self.held_out, self.comparable = held_out, comparable
         self.records: list[dict[str, float]] = []
 
     def loop(self, params, state, batches: Batches, max_steps, rule: StoppingRule, observers) -> TrainResult:
@@ -155,7 +164,7 @@ class _Run:
             for number, batch in zip(range(1, max_steps + 1), batches, strict=False):
                 before = _Candidate(math.inf, params, number - 1, float(state.info.strength))
                 # One assignment: an interrupt leaves either the old pair or the new one.
-                params, state = _step(self.algorithm, state, params, batch)
+                params, state = self._advance(params, state, batch)
                 record = self._record(state, params, time.perf_counter() - start)
                 self.records.append(record)
                 best = self._best(best, before, _Candidate(math.inf, params, number, record["strength"]), state)
@@ -168,6 +177,19 @@ class _Run:
             status = RunStatus.INTERRUPTED
         status = RunStatus.MAX_STEPS if status is None else status
         return TrainResult(params, *best[1:], status, as_arrays(self.records), state)
+
+    def _advance(self, params, state: GGNState, batch: Batch):
+        """One step; one whose solver missed its tolerance is taken again by the direct solver, and says so."""
+        if self.misses < _PATIENCE:
+            moved, new = _step(self.algorithm, state, params, batch)
+            if new.info.solver_converged:
+                self.misses = 0
+                return moved, new
+            self.misses += 1
+            if self.misses == _PATIENCE:
+                _LOG.info("conjugate gradients missed their tolerance %d times in a row: direct from here", _PATIENCE)
+        moved, new = _step(self.direct, state, params, batch)
+        return moved, new._replace(info=new.info._replace(handed_over=jnp.ones_like(new.info.handed_over)))
 
     def _best(self, best: _Candidate, before: _Candidate, after: _Candidate, state: GGNState) -> _Candidate:
         """The better of the best so far and what this step ranks."""

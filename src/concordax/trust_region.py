@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
-from .steps import AbstractStep, LocalProblem, StepOutcome, start_is_finite
+from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
 
 
 class TrustRegionState(NamedTuple):
@@ -20,12 +20,14 @@ class TrustRegionState(NamedTuple):
 
 class _Search(NamedTuple):
     displacement: Float[Array, " p"]
+    loss: Float[Array, ""]
     objective: Float[Array, ""]
     decrement: Float[Array, ""]
     damping: Float[Array, ""]
     next_damping: Float[Array, ""]
     growth: Float[Array, ""]
     attempts: Int[Array, ""]
+    solves: Solves
     done: Bool[Array, ""]
     status: Int[Array, ""]
 
@@ -75,12 +77,14 @@ class TrustRegion(AbstractStep):
         first = jnp.where(state.next_damping < 0, scale, state.next_damping)
         start = _Search(
             displacement=jnp.zeros_like(local.flat),
+            loss=local.loss,
             objective=local.objective,
             decrement=jnp.zeros_like(scale),
             damping=first,
             next_damping=first,
             growth=state.growth,
             attempts=jnp.zeros((), int),
+            solves=no_solves(),
             done=~start_is_finite(local),
             status=jnp.where(start_is_finite(local), StepStatus.REJECTED, StepStatus.NONFINITE_START),
         )
@@ -94,11 +98,13 @@ class TrustRegion(AbstractStep):
         taken = end.status == StepStatus.ACCEPTED
         outcome = StepOutcome(
             displacement=end.displacement,
+            loss=end.loss,
             objective=end.objective,
             step_size=taken.astype(scale.dtype),
             damping=end.damping + local.damping,
             decrement=end.decrement,
             attempts=end.attempts,
+            solves=end.solves,
             status=end.status,
         )
         return outcome, TrustRegionState(jnp.maximum(end.next_damping, floor), end.growth)
@@ -107,7 +113,7 @@ class TrustRegion(AbstractStep):
 def _attempt(local: LocalProblem, search: _Search) -> _Search:
     damping = search.next_damping
     solution = local.prepared.solve(local.strength, damping + local.damping)
-    trial = local.objective_at(local.flat + solution.direction)
+    trial, loss = local.objective_at(local.flat + solution.direction)
     predicted = solution.predicted_decrease(local.strength)
     # Not finite (overflow, NaN) counts as no gain at all.
     gain = jnp.where(jnp.isfinite(trial), local.objective - trial, -jnp.inf)
@@ -122,12 +128,14 @@ def _attempt(local: LocalProblem, search: _Search) -> _Search:
     keep_damping = jnp.where(stationary, damping, damping * search.growth)
     return _Search(
         displacement=jnp.where(accept, solution.direction, 0.0),
+        loss=jnp.where(accept, loss, local.loss),
         objective=jnp.where(accept, trial, local.objective),
         decrement=solution.decrement,
         damping=damping,
         next_damping=jnp.where(accept, damping * shrink, keep_damping),
         growth=jnp.where(accept | stationary, 2.0, 2 * search.growth),
         attempts=search.attempts + 1,
+        solves=search.solves.after(solution.stats),
         done=accept | stationary,
         status=jnp.where(accept, StepStatus.ACCEPTED, status),
     )

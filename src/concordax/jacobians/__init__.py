@@ -1,5 +1,6 @@
 """Jacobians of a model's outputs; the only code that differentiates a model."""
 
+from .base import CHUNK_ELEMENTS as CHUNK_ELEMENTS
 from .base import AbstractJacobian as AbstractJacobian
 from .dense import DenseJacobian as DenseJacobian
 from .layered import LayeredJacobian as LayeredJacobian

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from ..curvature import AbstractMetric
 
-# Numbers that one chunk of a materialised Jacobian may hold: 8 M, 64 MB in float64. Below it the products stay near the
-# peak of the processor; above it only memory grows.
-CHUNK_ELEMENTS = 2**23
+# Numbers that one chunk of a materialised Jacobian may hold: 1 M, 8 MB in float64. The products are at the processor's
+# peak by then; more would only be memory, fetched from the system anew at each step.
+CHUNK_ELEMENTS = 2**20
 
 
 class AbstractJacobian(eqx.Module):
@@ -44,8 +44,12 @@ class AbstractJacobian(eqx.Module):
         """J₁ D J₂ᵀ, with D the inverse diagonal of the metric."""
 
     @abstractmethod
+    def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
+        """The upper triangle of J D Jᵀ."""
+
+    @abstractmethod
     def normal(self, metric: AbstractMetric) -> Float[Array, "p p"]:
-        """D^½ Jᵀ J D^½."""
+        """The upper triangle of D^½ Jᵀ J D^½."""
 
     @abstractmethod
     def scaled_rows(self, root: Float[Array, " p"]) -> Float[Array, "nk p"]:
@@ -63,6 +67,6 @@ class AbstractJacobian(eqx.Module):
 
         return jax.tree.map(cut, self)
 
-    def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
-        """J D Jᵀ."""
-        return self.cross_gram(self, metric)
+    @abstractmethod
+    def gram_diagonal(self, metric: AbstractMetric) -> Float[Array, "n k"]:
+        """The diagonal of J D Jᵀ, at the price of one product with J."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg import upper_product
 from .base import AbstractJacobian
 
 
@@ -33,14 +34,21 @@ class DenseJacobian(AbstractJacobian):
         return DenseJacobian(rowwise(self.matrix))
 
     def cross_gram(self, other, metric):
-        """(J₁ D^½) (J₂ D^½)ᵀ: scaled on both sides, so that the Gram is symmetric to the last bit."""
+        """(J₁ D^½) (J₂ D^½)ᵀ."""
         root = jnp.sqrt(metric.inverse_diagonal(self.shape[2]))
         return self.scaled_rows(root) @ other.scaled_rows(root).T
 
+    def gram(self, metric):
+        """Upper triangle of (J D^½) (J D^½)ᵀ."""
+        return upper_product(self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2]))))
+
+    def gram_diagonal(self, metric):
+        """Σ J² D a row."""
+        return self.matrix**2 @ metric.inverse_diagonal(self.shape[2])
+
     def normal(self, metric):
-        """(J D^½)ᵀ (J D^½)."""
-        scaled = self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
-        return scaled.T @ scaled
+        """Upper triangle of (J D^½)ᵀ (J D^½)."""
+        return upper_product(self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2]))).T)
 
     def scaled_rows(self, root):
         """J diag(root)."""

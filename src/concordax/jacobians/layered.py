@@ -1,4 +1,4 @@
-"""The Jacobian of a dense network as its layers' factors: for row i, output a, weight (o, d) it is G[i,a,o]·A[i,d].
+"""The Jacobian of a dense network as its layers' factors.
 
 G [n, k, d_out] holds the derivatives by a layer's pre-activations (one backward pass an output), A [n, d_in] the
 layer's inputs, a bias being one more column of ones. J v and Jᵀ u are then two small products a layer, and n·k·p
@@ -8,47 +8,19 @@ numbers are never stored.
 import functools
 import math
 import operator
+from collections.abc import Callable
 from itertools import accumulate
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..curvature import ScalarMetric
-from ..linalg import symmetric_product
+from ..curvature import AbstractMetric, ScalarMetric
+from ..linalg import upper_product, upper_triangle
 from ..models import LayeredModel
 from . import base
 from .base import AbstractJacobian
-
-
-class LayerFactors(eqx.Module):
-    """The factors of one layer; `bias` says whether the last column of A belongs to a bias."""
-
-    backward: Float[Array, "n k d_out"]
-    forward: Float[Array, "n d_in"]
-    bias: bool = eqx.field(static=True)
-
-    @property
-    def size(self) -> int:
-        """Parameters of the layer."""
-        return self.backward.shape[2] * self.forward.shape[1]
-
-    def matrix(self, flat: Float[Array, "*b p"]) -> Float[Array, "*b d_out d_in"]:
-        """A flat piece of a vector (weights row by row, then the bias) as [d_out, d_in], the bias as last column."""
-        d_out, d_in = self.backward.shape[2], self.forward.shape[1]
-        lead = flat.shape[:-1]
-        if not self.bias:
-            return flat.reshape(*lead, d_out, d_in)
-        weight = flat[..., : d_out * (d_in - 1)].reshape(*lead, d_out, d_in - 1)
-        return jnp.concatenate([weight, flat[..., d_out * (d_in - 1) :, None]], axis=-1)
-
-    def flat(self, matrix: Float[Array, "*b d_out d_in"]) -> Float[Array, "*b p"]:
-        """The inverse of `matrix`."""
-        lead = matrix.shape[:-2]
-        if not self.bias:
-            return matrix.reshape(*lead, -1)
-        return jnp.concatenate([matrix[..., :-1].reshape(*lead, -1), matrix[..., -1]], axis=-1)
+from .factors import LayerFactors, hadamard, scaled_product
 
 
 class LayeredJacobian(AbstractJacobian):
@@ -69,17 +41,11 @@ class LayeredJacobian(AbstractJacobian):
 
     def mv(self, v):
         """Σ_layers G (V a): two products a layer."""
-        parts = [
-            jnp.einsum("nko,no->nk", layer.backward, layer.forward @ piece.T)
-            for layer, piece in zip(self.layers, self._pieces(v), strict=True)
-        ]
-        return _total(parts)
+        return _total([layer.mv(piece) for layer, piece in zip(self.layers, self._pieces(v), strict=True)])
 
     def rmv(self, u):
         """For each layer (Gᵀ u)ᵀ A."""
-        return jnp.concatenate(
-            [layer.flat(jnp.einsum("nko,nk->no", layer.backward, u).T @ layer.forward) for layer in self.layers]
-        )
+        return jnp.concatenate([layer.flat(layer.rmv(u)) for layer in self.layers])
 
     def transform(self, rowwise):
         """`rowwise` acts on the backward factors alone."""
@@ -87,90 +53,88 @@ class LayeredJacobian(AbstractJacobian):
             tuple(LayerFactors(rowwise(layer.backward), layer.forward, layer.bias) for layer in self.layers)
         )
 
-    def cross_gram(self, other, metric):
+    def gram_diagonal(self, metric):
+        """Σ_layers G² D A²."""
+        squares = [LayerFactors(layer.backward**2, layer.forward**2, layer.bias) for layer in self.layers]
+        return LayeredJacobian(tuple(squares)).mv(metric.inverse_diagonal(self.shape[2]))
+
+    def gram(self, metric):
         """Hadamard products a layer where H is a multiple of I; else J D^½ times itself, in bounded chunks."""
+        if isinstance(metric, ScalarMetric):
+            return self.structured_gram(metric)
+        roots = self._pieces(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
+        if math.prod(self.shape) <= base.CHUNK_ELEMENTS:
+            # Each row scaled once, and all layers in one product.
+            return upper_product(self._columns(roots))
+        return self._upper(lambda one, two, root: scaled_product(one, two, root, base.CHUNK_ELEMENTS), roots)
+
+    def structured_gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
+        """Upper triangle of Σ_layers (G e^a Gᵀ) ∘ (A e^b Aᵀ): J D Jᵀ where log D_ij = a_i + b_j in each layer.
+
+        At N² (d_in + d_out) a layer, where the Gram of a general D costs N² d_in d_out. Of a general D, a_i and b_j are
+        the fit of least squares.
+        """
+        return self._upper(lambda one, two, scale: hadamard(one, two, *scale), self._scales(metric))
+
+    def _upper(self, product: Callable, scales: list) -> Float[Array, "nk nk"]:
+        """The upper triangle of the sum over layers of `product(rows i, rows j, scale)`."""
+        n, k, _ = self.shape
+
+        def block(i, j, count):
+            pairs = zip(self.layers, scales, strict=True)
+            return _total([product(layer.rows(i, count), layer.rows(j, count), scale) for layer, scale in pairs])
+
+        return upper_triangle(n, block, self.layers[0].backward.dtype, unit=k)
+
+    def _scales(self, metric: AbstractMetric) -> list[tuple[Array, Array]]:
+        """(e^a [d_out], e^b [d_in]) a layer."""
+        if isinstance(metric, ScalarMetric):
+            return [(metric.inverse, jnp.ones_like(metric.inverse))] * len(self.layers)
+        scales = []
+        for inverse in self._pieces(metric.inverse_diagonal(self.shape[2])):
+            logarithm = jnp.log(inverse)
+            row, column = jnp.mean(logarithm, axis=1), jnp.mean(logarithm, axis=0)
+            scales.append((jnp.exp(row), jnp.exp(column - jnp.mean(row))))
+        return scales
+
+    def cross_gram(self, other, metric):
+        """Hadamard products where H is a multiple of I; else products of J D^½ in bounded chunks."""
         if not isinstance(other, LayeredJacobian):
             raise TypeError("a layered Jacobian has a Gram with another layered one of the same model only.")
-        pairs = zip(self.layers, other.layers, strict=True)
+        pairs = list(zip(self.layers, other.layers, strict=True))
         if isinstance(metric, ScalarMetric):
-            return metric.inverse * _total([_hadamard(a, b) for a, b in pairs])
+            return metric.inverse * _total([hadamard(one, two) for one, two in pairs])
         roots = self._pieces(jnp.sqrt(metric.inverse_diagonal(self.shape[2])))
         if max(math.prod(self.shape), math.prod(other.shape)) <= base.CHUNK_ELEMENTS:
-            # All layers in one product: at N = p = 1000 a fifth faster than one a layer and their sum.
-            rows = self._columns(roots)
-            return symmetric_product(rows) if other is self else rows @ other._columns(roots).T
-        return _total([_chunked(a, b, root) for (a, b), root in zip(pairs, roots, strict=True)])
+            return self._columns(roots) @ other._columns(roots).T
+        return _total(
+            [scaled_product(*pair, root, base.CHUNK_ELEMENTS) for pair, root in zip(pairs, roots, strict=True)]
+        )
 
     def _columns(self, roots: list[Array]) -> Float[Array, "nk p"]:
         """J D^½ with the columns in the order of the layers' matrices, unsorted: a Gram does not see it."""
-        parts = [
-            (layer.backward[..., :, None] * (layer.forward[:, None, None, :] * root)).reshape(-1, layer.size)
-            for layer, root in zip(self.layers, roots, strict=True)
-        ]
-        return jnp.concatenate(parts, axis=1)
+        return jnp.concatenate(
+            [layer.scaled_rows(root) for layer, root in zip(self.layers, roots, strict=True)], axis=1
+        )
 
     def normal(self, metric):
-        """D^½ Jᵀ J D^½, accumulated over chunks of rows."""
+        """Upper triangle of D^½ Jᵀ J D^½, accumulated over chunks of rows."""
         size = self.shape[2]
         root = jnp.sqrt(metric.inverse_diagonal(size))
 
         def add(total, rows):
-            return total + symmetric_product(rows.scaled_rows(root).T), None
+            return total + upper_product(rows.scaled_rows(root).T), None
 
         return jax.lax.scan(add, jnp.zeros((size, size), root.dtype), self.in_chunks())[0]
 
     def scaled_rows(self, root):
         """J diag(root), the layers side by side."""
-        parts = [
-            layer.flat(layer.backward[..., :, None] * layer.forward[:, None, None, :]).reshape(-1, layer.size)
-            for layer in self.layers
-        ]
+        parts = [layer.flat(layer.scaled_rows(1.0).reshape(-1, *layer.matrix_shape)) for layer in self.layers]
         return jnp.concatenate(parts, axis=1) * root
 
 
 def _total(parts: list[Array]) -> Array:
     return functools.reduce(operator.add, parts)
-
-
-def _pad(x: Array, axis: int, length: int) -> Array:
-    widths = [(0, length - x.shape[axis]) if a == axis else (0, 0) for a in range(x.ndim)]
-    return jnp.pad(x, widths)
-
-
-def _hadamard(left: LayerFactors, right: LayerFactors) -> Float[Array, "nk mk"]:
-    """(G₁ G₂ᵀ) ∘ (A₁ A₂ᵀ): exact for H = I, at N²(d_in + d_out)."""
-    outer = jnp.einsum("nko,mlo->nkml", left.backward, right.backward)
-    inner = (left.forward @ right.forward.T)[:, None, :, None]
-    rows = left.backward.shape[0] * left.backward.shape[1]
-    return (outer * inner).reshape(rows, -1)
-
-
-def _chunked(left: LayerFactors, right: LayerFactors, root: Float[Array, "d_out d_in"]) -> Float[Array, "nk mk"]:
-    """Σ over blocks of output units of (J D^½)₁ (J D^½)₂ᵀ, each block within the chunk's bound."""
-    d_out, d_in = root.shape
-    rows = [f.backward.shape[0] * f.backward.shape[1] for f in (left, right)]
-    block = max(1, min(d_out, base.CHUNK_ELEMENTS // (max(rows) * d_in)))
-    blocks = math.ceil(d_out / block)
-    columns = _pad(root, 0, blocks * block).reshape(blocks, block, d_in)
-
-    def split(factors):
-        padded = _pad(factors.backward, 2, blocks * block)
-        return jnp.moveaxis(padded.reshape(*padded.shape[:2], blocks, block), 2, 0)
-
-    def scaled(backward, factors, column):
-        part = backward[..., None] * factors.forward[:, None, None, :] * column
-        return part.reshape(-1, block * d_in)
-
-    def add(total, chunk):
-        column, first, second = chunk
-        one = scaled(first, left, column)
-        if right is left:
-            return total + symmetric_product(one), None
-        return total + one @ scaled(second, right, column).T, None
-
-    start = jnp.zeros(rows, root.dtype)
-    backwards = split(left), split(right)
-    return jax.lax.scan(add, start, (columns, *backwards))[0]
 
 
 def layered_jacobian(
@@ -180,11 +144,16 @@ def layered_jacobian(
     taps = tuple(jnp.zeros((inputs.shape[0], layer.weight.shape[0]), layer.weight.dtype) for layer in params)
     outputs, pullback, forwards = jax.vjp(lambda t: model.tapped(params, inputs, t), taps, has_aux=True)
     # Row i of the outputs depends on row i of the taps alone: one cotangent of ones serves every row.
-    columns = outputs.shape[1]
+    rows, columns = outputs.shape
     basis = jnp.broadcast_to(jnp.eye(columns, dtype=outputs.dtype)[:, None, :], (columns, *outputs.shape))
     (backwards,) = jax.vmap(pullback)(basis)
+
+    def rows_first(backward: Array) -> Array:
+        # One output: a change of shape, where moved axes would be a copy.
+        return backward.reshape(rows, 1, -1) if columns == 1 else jnp.moveaxis(backward, 0, 1)
+
     layers = tuple(
-        LayerFactors(jnp.moveaxis(backward, 0, 1), forward, layer.bias is not None)
+        LayerFactors(rows_first(backward), forward, layer.bias is not None)
         for backward, forward, layer in zip(backwards, forwards, params, strict=True)
     )
     return outputs, LayeredJacobian(layers)

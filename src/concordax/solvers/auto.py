@@ -1,26 +1,95 @@
-"""The solver by shape: the smaller of the two sides."""
+"""The solver by the model of `costs.py`: the cheapest that fits in memory."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
 
 from ..system import System
+from . import costs
 from .base import AbstractPrepared, AbstractSolver
+from .costs import Cost, SystemShape
 from .dual import Dual
+from .memory import free_bytes
 from .primal import Primal
+from .structured_cg import StructuredCG
+
+
+class Plan(NamedTuple):
+    """A choice of solver, with what each that fits costs, the cheapest first."""
+
+    solver: AbstractSolver
+    costs: dict[str, Cost]
+
+    @property
+    def reason(self) -> str:
+        """The choice as one sentence."""
+        chosen, *others = (
+            f"{name} ({cost.operations:.2g} operations a step, {cost.bytes / 1e6:.3g} MB)"
+            for name, cost in self.costs.items()
+        )
+        return f"{chosen} is the cheapest" + (f"; {', '.join(others)}" if others else "")
 
 
 class Auto(AbstractSolver):
-    """Dual when N = n·k < p, else Primal: the side with the smaller matrix, whose cube decides the cost.
+    """The cheapest of `Dual`, `Primal` and `StructuredCG` that fits in memory, by a model of operations and bytes.
+
+    Args:
+        memory: bytes that one step may take; half of what the device has free by default.
+        direct_only: leave out `StructuredCG`: the small matrix itself is then formed, as error bars need it.
+        hand_over: as in `StructuredCG`.
+
+    Raises:
+        ValueError: if `memory` is not a positive number.
 
     Example:
-        >>> Auto().choose(rows=100, outputs=1, parameters=10_000)
-        Dual()
-        >>> Auto().choose(rows=10_000, outputs=1, parameters=100)
+        >>> wide = ((500, 20), (1, 500))
+        >>> Auto().plan(SystemShape(rows=1000, outputs=1, parameters=10_500, layers=wide)).solver
+        StructuredCG(tolerance=1e-10, max_iterations=100, hand_over=True)
+        >>> Auto().plan(SystemShape(rows=10_000, outputs=1, parameters=100)).solver
         Primal()
     """
 
-    def choose(self, *, rows: int, outputs: int, parameters: int) -> AbstractSolver:
-        """The solver for n rows, k outputs and p parameters."""
-        return Dual() if rows * outputs < parameters else Primal()
+    memory: float | int | None = eqx.field(static=True)
+    direct_only: bool = eqx.field(static=True)
+    hand_over: bool = eqx.field(static=True)
+
+    def __init__(self, memory: float | int | None = None, *, direct_only: bool = False, hand_over: bool = True):
+        if memory is not None and not (math.isfinite(memory) and memory > 0):
+            raise ValueError(f"`Auto(memory={memory!r})`: bytes, a positive number, or None for half of what is free.")
+        self.memory, self.direct_only, self.hand_over = memory, bool(direct_only), bool(hand_over)
+
+    @property
+    def direct(self):
+        """The same choice among the direct solvers."""
+        return Auto(self.memory, direct_only=True)
+
+    @property
+    def alone(self):
+        """The same choice, `StructuredCG` without its hand-over."""
+        return Auto(self.memory, direct_only=self.direct_only, hand_over=False)
+
+    def plan(self, shape: SystemShape) -> Plan:
+        """The solver for a system of this shape, and why.
+
+        Raises:
+            MemoryError: when no path fits.
+        """
+        candidates: list[tuple[AbstractSolver, Cost]] = [(Dual(), costs.dual(shape)), (Primal(), costs.primal(shape))]
+        if shape.layers and not shape.scalar and not self.direct_only:
+            candidates.append((StructuredCG(hand_over=self.hand_over), costs.structured_cg(shape)))
+        budget = 0.5 * free_bytes() if self.memory is None else self.memory
+        fitting = [candidate for candidate in candidates if candidate[1].bytes <= budget]
+        if not fitting:
+            solver, cost = min(candidates, key=lambda candidate: candidate[1].bytes)
+            raise MemoryError(
+                f"a step on {shape.rows} rows of {shape.outputs} outputs with {shape.parameters} parameters takes "
+                f"{cost.bytes / 1e9:.3g} GB at least, with {type(solver).__name__}; {budget / 1e9:.3g} GB may be used. "
+                "Use fewer rows a step (`train(batch_size=...)`), float32, or a smaller network."
+            )
+        fitting.sort(key=lambda candidate: candidate[1].operations)
+        return Plan(fitting[0][0], {type(solver).__name__: cost for solver, cost in fitting})
 
     def prepare(self, system: System) -> AbstractPrepared:
         """Prepares the chosen solver."""
-        rows, outputs, parameters = system.jacobian.shape
-        return self.choose(rows=rows, outputs=outputs, parameters=parameters).prepare(system)
+        return self.plan(costs.shape_of(system)).solver.prepare(system)

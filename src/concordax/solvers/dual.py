@@ -6,15 +6,14 @@ Not Woodbury on the summed gradient Wᵀr + τg: that subtracts two vectors that
 (in float32, percents at t = 1e-6). With r and g apart there is no such difference.
 """
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg import factorize
 from ..system import System
-from .base import AbstractPrepared, AbstractSolver, finish
+from .base import AbstractFactorable, AbstractSolver, dual_leverage, finish
 
 
-class _PreparedDual(AbstractPrepared):
+class _PreparedDual(AbstractFactorable):
     system: System
     gram: Float[Array, "m m"]
     image: Float[Array, "n k"]
@@ -47,13 +46,7 @@ class _PreparedDual(AbstractPrepared):
         return -(left - system.metric.solve(system.jacobian.rmv(image))) / shift
 
     def leverage(self, factor):
-        """I − t (K + tI)⁻¹ a row: W (Wᵀ W + tH)⁻¹ Wᵀ = K (K + tI)⁻¹."""
-        n, k, _ = self.system.jacobian.shape
-        columns = factor.inverse_root().reshape(-1, n, k)
-        # Products summed as they are made: an einsum would first copy L⁻¹ twice to bring the rows to the front.
-        return jnp.eye(k, dtype=columns.dtype) - factor.shift * jnp.sum(
-            columns[..., :, None] * columns[..., None, :], axis=0
-        )
+        return dual_leverage(self.system, factor)
 
     def covariance(self, rows, strength, factor):
         metric = self.system.metric
@@ -74,7 +67,7 @@ class Dual(AbstractSolver):
         False
     """
 
-    def prepare(self, system: System) -> AbstractPrepared:
+    def prepare(self, system: System) -> _PreparedDual:
         """Forms K and W H⁻¹ g."""
         gram = system.jacobian.gram(system.metric)
         return _PreparedDual(system, gram, system.jacobian.mv(system.metric.solve(system.gradient)))

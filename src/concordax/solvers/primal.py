@@ -13,12 +13,12 @@ from jaxtyping import Array, Float
 
 from ..linalg import factorize
 from ..system import System
-from .base import AbstractPrepared, AbstractSolver, finish
+from .base import AbstractFactorable, AbstractSolver, finish
 
 _REFINEMENTS = 2
 
 
-class _PreparedPrimal(AbstractPrepared):
+class _PreparedPrimal(AbstractFactorable):
     system: System
     normal: Float[Array, "p p"]
     root: Float[Array, " p"]
@@ -70,7 +70,7 @@ class Primal(AbstractSolver):
         False
     """
 
-    def prepare(self, system: System) -> AbstractPrepared:
+    def prepare(self, system: System) -> _PreparedPrimal:
         """Forms D^½ Wᵀ W D^½."""
         size = system.jacobian.shape[2]
         root = jnp.sqrt(system.metric.inverse_diagonal(size))

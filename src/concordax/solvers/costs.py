@@ -1,0 +1,113 @@
+"""What one step costs on each path, in operations and bytes: the model by which `Auto` chooses.
+
+Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
+
+    Dual          operations  1.25 N² p + N³/3 + N²·30                  (p → Σ d_out + d_in/k² under L2, layered)
+                  numbers     3 N² + F
+    Primal        operations  1.25 N p² + p³/3 + 3 (8 N p + p²·30)
+                  numbers     3 p² + min(N p, chunk) + F
+    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + N²·30)
+                  numbers     3 N² + F + 6 p
+
+F is what the Jacobian itself takes: 2 n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
+eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
+5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from ..curvature import ScalarMetric
+from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian
+from ..system import System
+
+# Operations of a matrix product in the time of one number from memory.
+_PASS = 30.0
+# Iterations that conjugate gradients are expected to take, the start included.
+_ITERATIONS = 5
+# Share of a full product that one triangle takes, times the two operations of a multiplication and an addition.
+_TRIANGLE = 1.25
+
+
+class SystemShape(NamedTuple):
+    """The sizes that decide what a step costs.
+
+    Attributes:
+        rows: n.
+        outputs: k.
+        parameters: p.
+        layers: (d_out, d_in) of each layer; empty for a dense Jacobian.
+        scalar: whether H is a multiple of the identity.
+        itemsize: bytes a number.
+    """
+
+    rows: int
+    outputs: int
+    parameters: int
+    layers: tuple[tuple[int, int], ...] = ()
+    scalar: bool = False
+    itemsize: int = 8
+
+    @property
+    def numbers(self) -> int:
+        """N = n·k."""
+        return self.rows * self.outputs
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """(Σ d_out, Σ d_in)."""
+        return sum(d_out for d_out, _ in self.layers), sum(d_in for _, d_in in self.layers)
+
+    @property
+    def jacobian(self) -> int:
+        """Numbers that the Jacobian takes, with one copy."""
+        if not self.layers:
+            return 2 * self.numbers * self.parameters
+        d_out, d_in = self.units
+        return 2 * self.rows * (self.outputs * d_out + d_in)
+
+
+class Cost(NamedTuple):
+    """Operations of a step, in those of a matrix product, and bytes at its peak."""
+
+    operations: float
+    bytes: float
+
+
+def shape_of(system: System) -> SystemShape:
+    """The sizes of a system, of arrays or of their shapes alone."""
+    jacobian = system.jacobian
+    layers = tuple(layer.matrix_shape for layer in jacobian.layers) if isinstance(jacobian, LayeredJacobian) else ()
+    itemsize = jax.numpy.dtype(system.residual.dtype).itemsize
+    return SystemShape(*jacobian.shape, layers, isinstance(system.metric, ScalarMetric), itemsize)
+
+
+def dual(shape: SystemShape) -> Cost:
+    """`Dual`."""
+    size, p = shape.numbers, shape.parameters
+    structured = shape.scalar and shape.layers
+    gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * p
+    columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
+    operations = gram + size**3 / 3 + _PASS * size**2
+    return Cost(operations, shape.itemsize * (3 * size**2 + shape.jacobian + columns))
+
+
+def primal(shape: SystemShape) -> Cost:
+    """`Primal`."""
+    size, p = shape.numbers, shape.parameters
+    operations = _TRIANGLE * size * p**2 + p**3 / 3 + 3 * (8 * size * p + _PASS * p**2)
+    return Cost(operations, shape.itemsize * (3 * p**2 + 2 * min(size * p, CHUNK_ELEMENTS) + shape.jacobian))
+
+
+def structured_cg(shape: SystemShape) -> Cost:
+    """`StructuredCG`, for a layered model."""
+    size, p = shape.numbers, shape.parameters
+    iteration = 8 * shape.rows * p + _PASS * size**2
+    operations = _structured_gram(shape) + size**3 / 3 + _ITERATIONS * iteration
+    return Cost(operations, shape.itemsize * (3 * size**2 + shape.jacobian + 6 * p))
+
+
+def _structured_gram(shape: SystemShape) -> float:
+    d_out, d_in = shape.units
+    return _TRIANGLE * (shape.numbers**2 * d_out + shape.rows**2 * d_in)

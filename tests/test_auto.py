@@ -1,0 +1,65 @@
+"""The choice of solver: where each is the cheapest, what fits, and what is said when nothing does."""
+
+from itertools import pairwise
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import concordax as cx
+from concordax.solvers import SystemShape
+
+
+def _layered(rows, outputs, *sizes, scalar=False):
+    layers = tuple((d_out, d_in + 1) for d_in, d_out in pairwise(sizes))
+    return SystemShape(rows, outputs, sum(a * b for a, b in layers), layers, scalar)
+
+
+@pytest.mark.parametrize(
+    ("shape", "solver"),
+    [
+        (_layered(1000, 1, 20, 500, 1), cx.StructuredCG()),
+        (_layered(1000, 1, 20, 500, 1, scalar=True), cx.Dual()),
+        (_layered(8192, 1, 8, 200, 1), cx.Primal()),
+        (SystemShape(rows=100, outputs=1, parameters=10_000), cx.Dual()),
+        (SystemShape(rows=10_000, outputs=1, parameters=100), cx.Primal()),
+    ],
+)
+def test_the_cheapest_is_chosen(shape, solver):
+    plan = cx.Auto(memory=1e12).plan(shape)
+    assert plan.solver == solver
+    assert next(iter(plan.costs)) == type(solver).__name__
+    operations = [cost.operations for cost in plan.costs.values()]
+    assert operations == sorted(operations)
+    assert type(solver).__name__ in plan.reason
+
+
+def test_direct_and_alone():
+    shape = _layered(1000, 1, 20, 500, 1)
+    assert cx.Auto().direct.plan(shape).solver == cx.Dual()
+    assert cx.Auto().alone.plan(shape).solver == cx.StructuredCG(hand_over=False)
+
+
+def test_what_does_not_fit_is_not_chosen():
+    # N = 10,000 numbers against 9,001 parameters: 2.7 GB on the dual side, 2.3 GB on the primal.
+    shape = _layered(10_000, 1, 7, 1_000, 1)
+    assert isinstance(cx.Auto(memory=1e12).plan(shape).solver, cx.StructuredCG)
+    assert isinstance(cx.Auto(memory=2.5e9).plan(shape).solver, cx.Primal)
+
+
+def test_where_nothing_fits_the_error_says_what_would():
+    x = np.zeros((3000, 2))
+    model = cx.MLP(2, (900,))
+    params = (cx.DenseLayer(jnp.zeros((900, 2)), jnp.zeros(900)), cx.DenseLayer(jnp.zeros((1, 900)), jnp.zeros(1)))
+    with pytest.raises(
+        MemoryError, match=r"3000 rows of 1 outputs with 3601 parameters takes .* GB at least.*batch_size"
+    ):
+        cx.train(
+            model, cx.SquaredError(), cx.PseudoHuber(1.0), params, (x, x[:, :1]),
+            strength=1e-3, solver=cx.Auto(memory=1e6), max_steps=1,
+        )  # fmt: skip
+
+
+def test_memory_is_checked():
+    with pytest.raises(ValueError, match="memory=0"):
+        cx.Auto(memory=0)
