@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,6 +59,21 @@ def test_where_nothing_fits_the_error_says_what_would():
             model, cx.SquaredError(), cx.PseudoHuber(1.0), params, (x, x[:, :1]),
             strength=1e-3, solver=cx.Auto(memory=1e6), max_steps=1,
         )  # fmt: skip
+
+
+def test_a_run_says_which_solver_and_why(caplog):
+    x = np.linspace(-1, 1, 30)[:, None]
+    model = cx.TwoLayer(1, 20)
+    parts = (model, cx.SquaredError(), cx.PseudoHuber(4.0), model.init(jax.random.key(0)), (x, x**2))
+    with caplog.at_level("INFO", logger="concordax"):
+        result = cx.train(*parts, strength=1e-3, max_steps=1)
+    assert result.solver.startswith("Dual (")
+    assert "StructuredCG (" in result.solver
+    assert result.solver in caplog.text
+    # A mini-batch of 4 rows is judged by its own size.
+    small = cx.train(*parts, strength=1e-3, max_steps=1, batch_size=4, key=jax.random.key(0))
+    assert small.solver != result.solver
+    assert cx.train(*parts, strength=1e-3, max_steps=1, solver=cx.Dual()).solver == "Dual, as asked"
 
 
 def test_memory_is_checked():

@@ -29,6 +29,11 @@ class Batches:
         self.full = self.size == len(self.rows)
         self.an_epoch = -(-len(self.rows) // self.size)
 
+    @property
+    def example(self) -> Batch:
+        """Rows of the shape that every batch has."""
+        return self.batch if self.full else jax.tree.map(lambda leaf: leaf[: self.size], self.batch)
+
     def __iter__(self) -> Iterator[Batch]:
         """Batches without end."""
         while True:

@@ -41,6 +41,7 @@ class TrainResult(NamedTuple):
         history: 1-d arrays, one entry a step: `loss` and `objective` after the step (before it for mini-batches),
             `seconds` since the start, `validation_loss` NaN without validation rows, and so on; see `history.FIELDS`.
         state: the optimizer's state, to go on from.
+        solver: which solver ran and why, a sentence; `history["handed_over"]` marks steps that took the direct one.
     """
 
     params: Any
@@ -50,6 +51,7 @@ class TrainResult(NamedTuple):
     status: RunStatus
     history: dict[str, np.ndarray]
     state: Any
+    solver: str
 
 
 def as_arrays(records: list[dict[str, float]]) -> dict[str, np.ndarray]:

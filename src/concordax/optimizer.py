@@ -129,6 +129,15 @@ class Algorithm(eqx.Module):
         counted = self.strength.count(strength, accepted)
         return unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
 
+    def explain(self, params: PyTree, batch: Batch) -> str:
+        """Which solver runs on such a batch, and why: from the shapes alone, nothing is computed."""
+
+        def build(params, batch):
+            flat, unravel = ravel_pytree(params)
+            return build_system(Problem(self.model, self.loss, self.regularizer, unravel), flat, batch)
+
+        return self.solver.explain(eqx.filter_eval_shape(build, params, batch))
+
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
         return _as_batch(self.model, self.loss, params, inputs, targets, weights)

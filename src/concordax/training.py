@@ -124,7 +124,9 @@ def train(
             f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
             "use batch_size=None, or a number as strength."
         )
-    run = _Run(algorithm, held_out, comparable=not adaptive and batches.full)
+    reason = algorithm.explain(params, batches.example)
+    _LOG.info("solver: %s", reason)
+    run = _Run(algorithm, held_out, reason, comparable=not adaptive and batches.full)
     rule = StoppingRule(tolerance)
     state = algorithm.init(params) if state is None else state
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
@@ -147,12 +149,12 @@ class _Candidate(NamedTuple):
 class _Run:
     """The state of one run; `loop` is the loop."""
 
-    def __init__(self, algorithm: Algorithm, held_out: Batch | None, *, comparable: bool):
+    def __init__(self, algorithm: Algorithm, held_out: Batch | None, reason: str, *, comparable: bool):
         # Two programs, the second compiled when a step needs it.
         self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
         self.direct = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.direct)
         self.misses = 0
-        self.held_out, self.comparable = held_out, comparable
+        self.held_out, self.reason, self.comparable = held_out, reason, comparable
         self.records: list[dict[str, float]] = []
 
     def loop(self, params, state, batches: Batches, max_steps, rule: StoppingRule, observers) -> TrainResult:
@@ -176,7 +178,7 @@ class _Run:
         except KeyboardInterrupt:
             status = RunStatus.INTERRUPTED
         status = RunStatus.MAX_STEPS if status is None else status
-        return TrainResult(params, *best[1:], status, as_arrays(self.records), state)
+        return TrainResult(params, *best[1:], status, as_arrays(self.records), state, self.reason)
 
     def _advance(self, params, state: GGNState, batch: Batch):
         """One step; one whose solver missed its tolerance is taken again by the direct solver, and says so."""

@@ -90,6 +90,10 @@ class Auto(AbstractSolver):
         fitting.sort(key=lambda candidate: candidate[1].operations)
         return Plan(fitting[0][0], {type(solver).__name__: cost for solver, cost in fitting})
 
+    def explain(self, system: System) -> str:
+        """The plan's reason."""
+        return self.plan(costs.shape_of(system)).reason
+
     def prepare(self, system: System) -> AbstractPrepared:
         """Prepares the chosen solver."""
         return self.plan(costs.shape_of(system)).solver.prepare(system)

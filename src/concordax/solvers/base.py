@@ -136,6 +136,11 @@ class AbstractSolver(eqx.Module):
     def prepare(self, system: System) -> AbstractPrepared:
         """Forms what does not depend on strength and damping."""
 
+    def explain(self, system: System) -> str:
+        """Which solver runs on a system of this shape, and why; `system` may hold shapes in place of arrays."""
+        del system
+        return f"{type(self).__name__}, as asked"
+
     @property
     def direct(self) -> "AbstractSolver":
         """The solver to hand over to where this one does not converge: itself for a direct one."""
