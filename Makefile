@@ -1,13 +1,14 @@
 # make demo    fit a bundled table, write a model and an HTML report to build/demo
 # make test    lint, type check and test
 # make test-oldest  test the core on the oldest supported versions
+# make bench   measure steps and time to a loss, beside other libraries, on one core; writes build/bench
 # make check   lint and type check only
 # make clean   remove all that these commands made
 #
 # Each sets up what it needs in .venv, from Python >= 3.11 alone. Overridable: make PYTHON=/path/to/python VENV=.venv-other
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest check clean
+.PHONY: help demo test test-oldest bench check clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -40,11 +41,19 @@ test-oldest:
 	@$(SETUP) "$(OLDEST)" test constraints-oldest.txt
 	$(ONE_THREAD) $(CACHED) "$(OLDEST)/bin/python" $(PYTEST)
 
+# One core, one thread: two busy threads of a linear algebra library on two cores have been seen to wait for each other.
+bench:
+	@$(SETUP) "$(VENV)-bench" all,bench
+	@mkdir -p build/bench
+	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/step_time.py --output build/bench/step_time.json
+	"$(VENV)-bench/bin/python" benchmarks/time_to_loss.py --workloads A B --output build/bench/time_to_loss.json
+	"$(VENV)-bench/bin/python" benchmarks/draw.py build/bench/time_to_loss.json --figure build/bench/time_to_loss.png
+
 check:
 	@$(SETUP) "$(VENV)" all,dev
 	"$(BIN)/ruff" check
 	"$(BIN)/pyright" --pythonpath "$(BIN)/python"
 
 clean:
-	rm -rf build dist "$(VENV)" "$(VENV).old" "$(OLDEST)" "$(OLDEST).old" .hypothesis .pytest_cache .ruff_cache
+	rm -rf build dist "$(VENV)" "$(VENV).old" "$(OLDEST)" "$(OLDEST).old" "$(VENV)-bench" "$(VENV)-bench.old" .hypothesis .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

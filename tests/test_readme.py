@@ -37,8 +37,10 @@ def test_failing_block_is_caught():
     assert run("x = 1\nassert x == 2").returncode != 0
 
 
-def test_figures_are_those_of_the_record():
+@pytest.mark.parametrize("name", ["tables", "step_time"])
+def test_figures_are_those_of_the_record(name, monkeypatch):
     pytest.importorskip("sklearn")
-    record = json.loads((ROOT / "benchmarks/records/tables.json").read_text(encoding="utf-8"))
-    table = runpy.run_path(str(ROOT / "benchmarks/tables.py"))["markdown"](record)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    record = json.loads((ROOT / f"benchmarks/records/{name}.json").read_text(encoding="utf-8"))
+    table = runpy.run_path(str(ROOT / f"benchmarks/{name}.py"))["markdown"](record)
     assert table in README.read_text(encoding="utf-8")

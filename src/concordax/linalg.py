@@ -105,11 +105,6 @@ def upper_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
     return upper_triangle(rows.shape[0], block, rows.dtype)
 
 
-def mirrored(upper: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The whole of a symmetric matrix from its upper triangle."""
-    return jnp.triu(upper) + jnp.triu(upper, 1).T
-
-
 def _inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """L⁻¹ by halves: a triangular solve against the identity does more work, and not as matrix products."""
     size = lower.shape[0]

@@ -262,8 +262,8 @@ def direction(
         weights: [n], one by default.
 
     Returns:
-        `Solution(direction, status, stats, image, squared_norm)`; status is False, and the direction zero, when no rung
-        of the ladder could factorize the system.
+        `Solution(direction, status, stats, image, squared_norm, slack)`; status is False, and the direction zero, when
+        no rung of the ladder could factorize the system.
 
     Example:
         >>> import concordax as cx, jax

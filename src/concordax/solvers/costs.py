@@ -2,14 +2,14 @@
 
 Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
 
-    Dual          operations  1.25 N² p + N³/3 + N²·30                  (p → Σ d_out + d_in/k² under L2, layered)
-                  numbers     3 N² + F
-    Primal        operations  1.25 N p² + p³/3 + 3 (8 N p + p²·30)
-                  numbers     3 p² + min(N p, chunk) + F
-    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + N²·30)
-                  numbers     3 N² + F + 6 p
+    Dual          operations  1.25 N² p + N³/3 + 30 N²                   (under L2, in layers: as K̃ below)
+                  numbers     F + max(3 N², N² + 2 min(N p, chunk))
+    Primal        operations  1.25 N p² + p³/3 + 3 (8 N p + 30 p²)
+                  numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
+    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + 30 N²)
+                  numbers     F + max(3 N², 2 N² + 8 p)
 
-F is what the Jacobian itself takes: 2 n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
+F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed.
 """
@@ -61,11 +61,11 @@ class SystemShape(NamedTuple):
 
     @property
     def jacobian(self) -> int:
-        """Numbers that the Jacobian takes, with one copy."""
+        """Numbers that the Jacobian takes; dense, with one copy."""
         if not self.layers:
             return 2 * self.numbers * self.parameters
         d_out, d_in = self.units
-        return 2 * self.rows * (self.outputs * d_out + d_in)
+        return self.rows * (self.outputs * d_out + d_in)
 
 
 class Cost(NamedTuple):
@@ -90,14 +90,15 @@ def dual(shape: SystemShape) -> Cost:
     gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * p
     columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
     operations = gram + size**3 / 3 + _PASS * size**2
-    return Cost(operations, shape.itemsize * (3 * size**2 + shape.jacobian + columns))
+    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, size**2 + 2 * columns)))
 
 
 def primal(shape: SystemShape) -> Cost:
     """`Primal`."""
     size, p = shape.numbers, shape.parameters
     operations = _TRIANGLE * size * p**2 + p**3 / 3 + 3 * (8 * size * p + _PASS * p**2)
-    return Cost(operations, shape.itemsize * (3 * p**2 + 2 * min(size * p, CHUNK_ELEMENTS) + shape.jacobian))
+    columns = min(size * p, CHUNK_ELEMENTS)
+    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * p**2, 2 * p**2 + 2 * columns)))
 
 
 def structured_cg(shape: SystemShape) -> Cost:
@@ -105,7 +106,7 @@ def structured_cg(shape: SystemShape) -> Cost:
     size, p = shape.numbers, shape.parameters
     iteration = 8 * shape.rows * p + _PASS * size**2
     operations = _structured_gram(shape) + size**3 / 3 + _ITERATIONS * iteration
-    return Cost(operations, shape.itemsize * (3 * size**2 + shape.jacobian + 6 * p))
+    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 8 * p)))
 
 
 def _structured_gram(shape: SystemShape) -> float:
