@@ -59,7 +59,7 @@ class SPDFactor(eqx.Module):
 # Size at which halving a triangular inverse stops paying.
 _LEAF = 256
 # Rows of a block of a symmetric product; fewer than two blocks do not pay.
-_BLOCK = 256
+BLOCK = 256
 
 
 def upper_triangle(
@@ -80,7 +80,7 @@ def upper_triangle(
     Returns:
         [size·unit, size·unit]; what stands below the blocks is zero.
     """
-    count = -(-size * unit // _BLOCK)
+    count = -(-size * unit // BLOCK)
     if count < 2 or size < count:
         return block(jnp.zeros((), int), jnp.zeros((), int), size)
     length = -(-size // count)

@@ -3,11 +3,11 @@
 Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
 
     Dual          operations  1.25 N² p + N³/3 + 30 N²                   (under L2, in layers: as K̃ below)
-                  numbers     F + max(3 N², N² + 2 min(N p, chunk))
+                  numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p)
     Primal        operations  1.25 N p² + p³/3 + 3 (8 N p + 30 p²)
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
     StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + 30 N²)
-                  numbers     F + max(3 N², 2 N² + 8 p)
+                  numbers     F + max(3 N², 2 N² + 8 p, N² + 3.5 F min(1, 256/N))
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
@@ -20,6 +20,7 @@ import jax
 
 from ..curvature import ScalarMetric
 from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian
+from ..linalg import BLOCK
 from ..system import System
 
 # Operations of a matrix product in the time of one number from memory.
@@ -90,7 +91,7 @@ def dual(shape: SystemShape) -> Cost:
     gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * p
     columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
     operations = gram + size**3 / 3 + _PASS * size**2
-    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, size**2 + 2 * columns)))
+    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p)))
 
 
 def primal(shape: SystemShape) -> Cost:
@@ -106,7 +107,10 @@ def structured_cg(shape: SystemShape) -> Cost:
     size, p = shape.numbers, shape.parameters
     iteration = 8 * shape.rows * p + _PASS * size**2
     operations = _structured_gram(shape) + size**3 / 3 + _ITERATIONS * iteration
-    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 8 * p)))
+    # A block of the Gram works on copies of its rows' factors.
+    copies = 3.5 * shape.jacobian * min(1.0, BLOCK / size)
+    numbers = shape.jacobian + max(3 * size**2, 2 * size**2 + 8 * p, size**2 + copies)
+    return Cost(operations, shape.itemsize * numbers)
 
 
 def _structured_gram(shape: SystemShape) -> float:
