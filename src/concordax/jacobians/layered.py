@@ -71,9 +71,9 @@ class LayeredJacobian(AbstractJacobian):
     def structured_gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
         """Upper triangle of Σ_layers (G e^a Gᵀ) ∘ (A e^b Aᵀ): J D Jᵀ where log D_ij = a_i + b_j in each layer.
 
-        At N² (d_in + d_out) a layer, where the Gram of a general D costs N² d_in d_out. Of a general D, e^a and e^b are
-        the means of rows and columns: as good as the least squares of log D (45 and 47 iterations where D spreads over
-        five decades), without a logarithm of every parameter.
+        At N² (d_in + d_out) a layer, where the Gram of a general D costs N² d_in d_out. Of a general D, a_i and b_j are
+        the least squares of log D. Means of rows and columns of D itself do as well at random weights, but not on a
+        trained network: 61 iterations a step against 25 on a table of 1000 rows at μ = 3.
         """
         return self._upper(lambda one, two, scale: hadamard(one, two, *scale), self._scales(metric))
 
@@ -93,8 +93,9 @@ class LayeredJacobian(AbstractJacobian):
             return [(metric.inverse, jnp.ones_like(metric.inverse))] * len(self.layers)
         scales = []
         for inverse in self._pieces(metric.inverse_diagonal(self.shape[2])):
-            row, column = jnp.mean(inverse, axis=1), jnp.mean(inverse, axis=0)
-            scales.append((row, column / jnp.mean(row)))
+            logarithm = jnp.log(inverse)
+            row, column = jnp.mean(logarithm, axis=1), jnp.mean(logarithm, axis=0)
+            scales.append((jnp.exp(row), jnp.exp(column - jnp.mean(row))))
         return scales
 
     def cross_gram(self, other, metric):
