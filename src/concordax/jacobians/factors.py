@@ -25,7 +25,7 @@ class LayerFactors(eqx.Module):
 
     def matrix(self, flat: Float[Array, "*b p"]) -> Float[Array, "*b d_out d_in"]:
         """A flat piece of a vector (weights row by row, then the bias) as [d_out, d_in], the bias as last column."""
-        d_out, d_in = self.backward.shape[2], self.forward.shape[1]
+        d_out, d_in = self.matrix_shape
         lead = flat.shape[:-1]
         if not self.bias:
             return flat.reshape(*lead, d_out, d_in)

@@ -92,7 +92,7 @@ class StructuredCG(AbstractSolver):
         tolerance: relative error of δ in the norm of the quadratic model, ‖Wδ‖² + t‖δ‖²_H.
         max_iterations: the budget.
         hand_over: whether the direct solve is part of the program. `train` leaves it out, and compiles it only when a
-            step needs it: unused, it takes 6 ms of a 30 ms step at N = 1000. Without it a direction that missed its
+            step needs it: unused, it takes 16 ms of a 43 ms step at N = 1000. Without it a direction that missed its
             tolerance is returned as it is, with `stats.converged` False.
 
     Raises:
