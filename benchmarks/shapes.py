@@ -8,18 +8,15 @@ thirty times that of the cheapest are left out.
 """
 
 import argparse
-import json
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
+from results import write
 from threadpoolctl import threadpool_limits
 
 import concordax as cx
-from concordax.experiments.record import machine
 from concordax.optimizer import make_algorithm
 from concordax.solvers import SystemShape
 
@@ -92,9 +89,7 @@ def main() -> None:
         for sizes in SHAPES:
             rows.append(measure(sizes, arguments.repeats))
             print(rows[-1], flush=True)
-    versions = {name: version(name) for name in ("concordax", "jax", "jaxlib", "numpy")}
-    record = {"shapes": rows, "versions": versions | {"python": platform.python_version()}, "machine": machine()}
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    record = write(arguments.output, {"shapes": rows})
     print(markdown(record))
 
 

@@ -14,23 +14,20 @@ slows down slows all of them.
 
 import argparse
 import dataclasses
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from naive import naive_step
+from results import write
 from threadpoolctl import threadpool_limits
 from workloads import Workload, build, synthetic
 
 import concordax as cx
-from concordax.experiments.record import machine
 from concordax.optimizer import make_algorithm
 
 WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {
@@ -153,9 +150,7 @@ def main() -> None:
                 workload, arguments.repeats if math.prod(workload.targets.shape) * workload.parameters < 2e8 else 3
             )
             print(name, rows[name], flush=True)
-    versions = {name: version(name) for name in ("concordax", "jax", "jaxlib", "numpy")}
-    record = {"workloads": rows, "versions": versions | {"python": platform.python_version()}, "machine": machine()}
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    record = write(arguments.output, {"workloads": rows})
     print(markdown(record))
 
 

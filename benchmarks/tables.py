@@ -10,14 +10,12 @@ those with compilation are of fits before each of which all compiled programs we
 
 import argparse
 import itertools
-import json
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
+from results import write
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import log_loss
@@ -25,7 +23,6 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from concordax.experiments.record import machine
 from concordax.sklearn import GGNClassifier, GGNRegressor
 
 REGRESSION = ("bostonHousing", "concrete")
@@ -157,15 +154,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     start = time.perf_counter()
-    record = {
-        "fit_time": fit_time(arguments.data_dir),
-        "tables": collect(arguments.data_dir, arguments.splits),
-        "versions": {name: version(name) for name in ("concordax", "jax", "numpy", "scikit-learn")}
-        | {"python": platform.python_version()},
-        "machine": machine(),
-        "seconds": time.perf_counter() - start,
-    }
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    results = {"fit_time": fit_time(arguments.data_dir), "tables": collect(arguments.data_dir, arguments.splits)}
+    record = write(arguments.output, results | {"seconds": time.perf_counter() - start}, "scikit-learn")
     print(markdown(record))
 
 

@@ -18,7 +18,7 @@ from .regularizers import AbstractRegularizer
 from .solvers import AbstractSolver, Auto, Solution
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, build_system, make_batch
+from .system import Problem, System, build_system, make_batch
 from .trust_region import TrustRegion
 
 
@@ -85,9 +85,7 @@ class Algorithm(eqx.Module):
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
         with jax.default_matmul_precision("highest"):
-            flat, unravel = ravel_pytree(params)
-            problem = Problem(self.model, self.loss, self.regularizer, unravel)
-            system = build_system(problem, flat, batch)
+            problem, flat, system = self.linearize(params, batch)
             prepared = self.solver.prepare(system)
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
@@ -127,16 +125,17 @@ class Algorithm(eqx.Module):
             status=status,
         )
         counted = self.strength.count(strength, accepted)
-        return unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
+        return problem.unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
+
+    def linearize(self, params: PyTree, batch: Batch) -> tuple[Problem, Float[Array, " p"], System]:
+        """The problem over flat parameters, these parameters, and the system linearised there."""
+        flat, unravel = ravel_pytree(params)
+        problem = Problem(self.model, self.loss, self.regularizer, unravel)
+        return problem, flat, build_system(problem, flat, batch)
 
     def explain(self, params: PyTree, batch: Batch) -> str:
         """Which solver runs on such a batch, and why: from the shapes alone, nothing is computed."""
-
-        def build(params, batch):
-            flat, unravel = ravel_pytree(params)
-            return build_system(Problem(self.model, self.loss, self.regularizer, unravel), flat, batch)
-
-        return self.solver.explain(eqx.filter_eval_shape(build, params, batch))
+        return self.solver.explain(eqx.filter_eval_shape(lambda *at: self.linearize(*at)[2], params, batch))
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
@@ -280,12 +279,11 @@ def direction(
         model, loss, regularizer, strength=strength, solver=solver, step=TrustRegion(), damping=damping
     )
     batch = algorithm.batch(params, inputs, targets, weights)
-    flat, unravel = ravel_pytree(params)
-    tau = algorithm.strength.init(flat.dtype).strength
     with jax.default_matmul_precision("highest"):
-        system = build_system(Problem(model, loss, regularizer, unravel), flat, batch)
+        problem, flat, system = algorithm.linearize(params, batch)
+        tau = algorithm.strength.init(flat.dtype).strength
         solution = solver.prepare(system).solve(tau, jnp.asarray(damping, flat.dtype))
-    return solution._replace(direction=unravel(solution.direction))
+    return solution._replace(direction=problem.unravel(solution.direction))
 
 
 def objective(model, loss, regularizer, params, inputs, targets, *, strength: float, weights=None) -> Float[Array, ""]:

@@ -19,7 +19,6 @@ from .optimizer import make_algorithm
 from .regularizers import AbstractRegularizer
 from .solvers import AbstractFactorable, AbstractSolver, Auto
 from .strength import noise_variance
-from .system import Problem, build_system
 from .trust_region import TrustRegion
 
 # Rows of test inputs a product: their cross-Gram with N training numbers is one block.
@@ -89,9 +88,7 @@ def _predict(posterior: Posterior, inputs: Array):
 @eqx.filter_jit
 def _prepare(algorithm, params, batch, strength):
     with jax.default_matmul_precision("highest"):
-        flat, unravel = ravel_pytree(params)
-        problem = Problem(algorithm.model, algorithm.loss, algorithm.regularizer, unravel)
-        system = build_system(problem, flat, batch)
+        _, _, system = algorithm.linearize(params, batch)
         prepared = algorithm.solver.prepare(system)
         factor = prepared.factor(strength)
         gamma = prepared.effective_parameters(factor)

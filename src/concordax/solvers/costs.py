@@ -16,8 +16,6 @@ eighths for a symmetric one; 30 is what a number that comes from memory costs be
 
 from typing import NamedTuple
 
-import jax
-
 from ..curvature import ScalarMetric
 from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian
 from ..linalg import BLOCK
@@ -80,8 +78,7 @@ def shape_of(system: System) -> SystemShape:
     """The sizes of a system, of arrays or of their shapes alone."""
     jacobian = system.jacobian
     layers = tuple(layer.matrix_shape for layer in jacobian.layers) if isinstance(jacobian, LayeredJacobian) else ()
-    itemsize = jax.numpy.dtype(system.residual.dtype).itemsize
-    return SystemShape(*jacobian.shape, layers, isinstance(system.metric, ScalarMetric), itemsize)
+    return SystemShape(*jacobian.shape, layers, isinstance(system.metric, ScalarMetric), system.residual.dtype.itemsize)
 
 
 def dual(shape: SystemShape) -> Cost:
