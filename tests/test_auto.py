@@ -42,10 +42,23 @@ def test_direct_and_alone():
 
 
 def test_what_does_not_fit_is_not_chosen():
-    # N = 10,000 numbers against 9,001 parameters: 2.7 GB on the dual side, 2.3 GB on the primal.
-    shape = _layered(10_000, 1, 7, 1_000, 1)
+    # 2000 numbers, 11,001 parameters: 112 MB with K̃, 80 MB with a sketch of 100 columns.
+    shape = _layered(2000, 1, 20, 500, 1)
     assert isinstance(cx.Auto(memory=1e12).plan(shape).solver, cx.StructuredCG)
-    assert isinstance(cx.Auto(memory=2.5e9).plan(shape).solver, cx.Primal)
+    assert cx.Auto(memory=1e8).plan(shape).solver == cx.NystromCG(100)
+    small = cx.Auto(memory=5e7).plan(shape)
+    assert isinstance(small.solver, cx.NystromCG)
+    assert 10 < small.solver.rank < 100
+    assert small.costs["NystromCG"].bytes <= 5e7
+    with pytest.raises(MemoryError, match="GB at least"):
+        cx.Auto(memory=5e7, direct_only=True).plan(shape)
+
+
+def test_products_alone_where_matrices_cost_too_much():
+    digits = _layered(1437, 10, 64, 256, 10, scalar=True)
+    assert cx.Auto(memory=1e12).plan(digits).solver == cx.NystromCG()
+    # A few thousand parameters are solved for directly, whatever the rows.
+    assert cx.Auto(memory=1e12).plan(_layered(7373, 1, 8, 200, 1, scalar=True)).solver == cx.Primal()
 
 
 def test_where_nothing_fits_the_error_says_what_would():

@@ -22,6 +22,7 @@ from .regularizers import PseudoHuber as PseudoHuber
 from .self_concordance import SelfConcordance as SelfConcordance
 from .solvers import Auto as Auto
 from .solvers import Dual as Dual
+from .solvers import NystromCG as NystromCG
 from .solvers import Primal as Primal
 from .solvers import Solution as Solution
 from .solvers import StructuredCG as StructuredCG

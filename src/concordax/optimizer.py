@@ -15,10 +15,10 @@ from ._status import StepStatus
 from ._types import Batch
 from .losses import AbstractLoss
 from .regularizers import AbstractRegularizer
-from .solvers import AbstractSolver, Auto, Solution
+from .solvers import AbstractPrepared, AbstractSolver, Auto, Solution, SystemShape, shape_of
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, System, build_system, make_batch
+from .system import Problem, build_system, make_batch
 from .trust_region import TrustRegion
 
 
@@ -39,6 +39,7 @@ class StepInfo(NamedTuple):
     strength: Float[Array, ""]
     noise: Float[Array, ""]
     effective_parameters: Float[Array, ""]
+    effective_parameters_error: Float[Array, ""]
     log_evidence: Float[Array, ""]
     leave_one_out: Float[Array, ""]
     attempts: Int[Array, ""]
@@ -85,8 +86,8 @@ class Algorithm(eqx.Module):
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
         with jax.default_matmul_precision("highest"):
-            problem, flat, system = self.linearize(params, batch)
-            prepared = self.solver.prepare(system)
+            problem, flat, prepared = self.prepare(params, batch)
+            system = prepared.system
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
             local = LocalProblem(
@@ -115,6 +116,7 @@ class Algorithm(eqx.Module):
             strength=tau,
             noise=jnp.sqrt(strength.noise_variance),
             effective_parameters=strength.gamma,
+            effective_parameters_error=strength.gamma_error,
             log_evidence=strength.log_evidence,
             leave_one_out=strength.leave_one_out,
             attempts=outcome.attempts,
@@ -127,15 +129,20 @@ class Algorithm(eqx.Module):
         counted = self.strength.count(strength, accepted)
         return problem.unravel(outcome.displacement), GGNState(state.step + 1, rule, counted, info)
 
-    def linearize(self, params: PyTree, batch: Batch) -> tuple[Problem, Float[Array, " p"], System]:
-        """The problem over flat parameters, these parameters, and the system linearised there."""
+    def prepare(self, params: PyTree, batch: Batch) -> tuple[Problem, Float[Array, " p"], AbstractPrepared]:
+        """The problem over flat parameters, these parameters, and the system linearised there and made ready."""
+        solver = self.solver.resolve(self.shape(params, batch))
+        problem, flat, system = self._linearize(params, batch, matrix_free=solver.matrix_free)
+        return problem, flat, solver.prepare(system)
+
+    def shape(self, params: PyTree, batch: Batch) -> SystemShape:
+        """The sizes of the system, from those of parameters and batch: nothing is computed."""
+        return shape_of(eqx.filter_eval_shape(lambda *at: self._linearize(*at)[2], params, batch))
+
+    def _linearize(self, params: PyTree, batch: Batch, *, matrix_free: bool = False):
         flat, unravel = ravel_pytree(params)
         problem = Problem(self.model, self.loss, self.regularizer, unravel)
-        return problem, flat, build_system(problem, flat, batch)
-
-    def explain(self, params: PyTree, batch: Batch) -> str:
-        """Which solver runs on such a batch, and why: from the shapes alone, nothing is computed."""
-        return self.solver.explain(eqx.filter_eval_shape(lambda *at: self.linearize(*at)[2], params, batch))
+        return problem, flat, build_system(problem, flat, batch, matrix_free=matrix_free)
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
@@ -280,9 +287,9 @@ def direction(
     )
     batch = algorithm.batch(params, inputs, targets, weights)
     with jax.default_matmul_precision("highest"):
-        problem, flat, system = algorithm.linearize(params, batch)
+        problem, flat, prepared = algorithm.prepare(params, batch)
         tau = algorithm.strength.init(flat.dtype).strength
-        solution = solver.prepare(system).solve(tau, jnp.asarray(damping, flat.dtype))
+        solution = prepared.solve(tau, jnp.asarray(damping, flat.dtype))
     return solution._replace(direction=problem.unravel(solution.direction))
 
 

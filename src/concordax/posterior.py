@@ -88,8 +88,13 @@ def _predict(posterior: Posterior, inputs: Array):
 @eqx.filter_jit
 def _prepare(algorithm, params, batch, strength):
     with jax.default_matmul_precision("highest"):
-        _, _, system = algorithm.linearize(params, batch)
-        prepared = algorithm.solver.prepare(system)
+        _, _, prepared = algorithm.prepare(params, batch)
+        if not isinstance(prepared, AbstractFactorable):
+            raise TypeError(
+                f"`posterior(solver={algorithm.solver!r})`: error bars need the factor of a matrix; use cx.Auto(), "
+                "cx.Dual() or cx.Primal()."
+            )
+        system = prepared.system
         factor = prepared.factor(strength)
         gamma = prepared.effective_parameters(factor)
         examples = jnp.sum(batch.weights)

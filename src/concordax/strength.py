@@ -25,6 +25,7 @@ _SETTLED = 0.01
 class StrengthState(NamedTuple):
     """The strength in force and what it was estimated from; NaN where nothing was estimated.
 
+    `gamma_error` is the standard error of `gamma`, 0 where it was computed and not estimated from random vectors.
     `log_evidence` (nats), `leave_one_out` (nats a row) and their mean a row, `score`, judge the point and the strength
     that the last step started from; NaN when it came without an update. `ratio` is the last update's new τ over the
     old; the next update comes once `taken` steps reach `due`, and the one after it `gap` steps later.
@@ -33,6 +34,7 @@ class StrengthState(NamedTuple):
     strength: Float[Array, ""]
     noise_variance: Float[Array, ""]
     gamma: Float[Array, ""]
+    gamma_error: Float[Array, ""]
     log_evidence: Float[Array, ""]
     leave_one_out: Float[Array, ""]
     score: Float[Array, ""]
@@ -49,6 +51,7 @@ def _state(strength: float, wait: int, dtype) -> StrengthState:
         strength=jnp.full((), strength, dtype),
         noise_variance=unknown,
         gamma=unknown,
+        gamma_error=unknown,
         log_evidence=unknown,
         leave_one_out=unknown,
         score=unknown,
@@ -235,6 +238,7 @@ class Evidence(AbstractStrength):
             strength=strength,
             noise_variance=variance,
             gamma=gamma,
+            gamma_error=complexity.error,
             log_evidence=evidence,
             leave_one_out=left_out,
             score=0.5 * (evidence / examples + left_out),

@@ -46,12 +46,13 @@ def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) ->
 class System(eqx.Module):
     """Everything a solver may look at: the quadratic model of F at θ for any strength τ and damping λ.
 
-    (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row.
+    (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row; `curvature` is SᵀS so scaled.
     """
 
     outputs: Float[Array, "n c"]
     jacobian: AbstractJacobian
     residual: Float[Array, "n k"]
+    curvature: Float[Array, "n k k"]
     gradient: Float[Array, " p"]
     metric: AbstractMetric
     loss: Float[Array, ""]
@@ -59,9 +60,9 @@ class System(eqx.Module):
     numbers: Int[Array, ""]
 
 
-def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> System:
+def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
     """Linearises the model and collects loss and regularizer at `flat`."""
-    outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs)
+    outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
     factor = problem.loss.hessian_factor(outputs, batch.targets)
     scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
 
@@ -70,10 +71,13 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch) -> Sy
         return jnp.where(rows > 0, rows * factor.transpose_mv(x), 0.0)
 
     residual = problem.loss.whitened_residual(outputs, batch.targets)
+    identity = jnp.broadcast_to(jnp.eye(outputs.shape[1], dtype=flat.dtype), (*outputs.shape, outputs.shape[1]))
+    whitening = rowwise(identity)
     return System(
         outputs=outputs,
         jacobian=jacobian.transform(rowwise),
         residual=jnp.where(scale[:, None] > 0, scale[:, None] * residual, 0.0),
+        curvature=jnp.einsum("nac,nbc->nab", whitening, whitening),
         gradient=problem.regularizer.gradient(flat),
         metric=problem.regularizer.metric(flat),
         loss=data_loss(problem.loss, outputs, batch),

@@ -124,8 +124,10 @@ def train(
             f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
             "use batch_size=None, or a number as strength."
         )
-    reason = algorithm.explain(params, batches.example)
+    shape = algorithm.shape(params, batches.example)
+    reason = algorithm.solver.explain(shape)
     _LOG.info("solver: %s", reason)
+    algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.resolve(shape))
     run = _Run(algorithm, held_out, reason, comparable=not adaptive and batches.full)
     rule = StoppingRule(tolerance)
     state = algorithm.init(params) if state is None else state
@@ -184,7 +186,7 @@ class _Run:
         """One step; one whose solver missed its tolerance is taken again by the direct solver, and says so."""
         if self.misses < _PATIENCE:
             moved, new = _step(self.algorithm, state, params, batch)
-            if new.info.solver_converged:
+            if new.info.solver_converged or self.direct.solver == self.algorithm.solver:
                 self.misses = 0
                 return moved, new
             self.misses += 1

@@ -3,5 +3,6 @@
 from .base import CHUNK_ELEMENTS as CHUNK_ELEMENTS
 from .base import AbstractJacobian as AbstractJacobian
 from .dense import DenseJacobian as DenseJacobian
+from .implicit import ImplicitJacobian as ImplicitJacobian
 from .layered import LayeredJacobian as LayeredJacobian
 from .linearize import linearize as linearize

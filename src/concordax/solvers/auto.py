@@ -11,8 +11,12 @@ from .base import AbstractPrepared, AbstractSolver
 from .costs import Cost, SystemShape
 from .dual import Dual
 from .memory import free_bytes
+from .nystrom_cg import NystromCG
 from .primal import Primal
 from .structured_cg import StructuredCG
+
+# A sketch of fewer columns is not worth its products.
+_LEAST_RANK = 10
 
 
 class Plan(NamedTuple):
@@ -32,11 +36,11 @@ class Plan(NamedTuple):
 
 
 class Auto(AbstractSolver):
-    """The cheapest of `Dual`, `Primal` and `StructuredCG` that fits in memory, by a model of operations and bytes.
+    """The cheapest solver that fits in memory, by a model of operations and bytes.
 
     Args:
         memory: bytes that one step may take; half of what the device has free by default.
-        direct_only: leave out `StructuredCG`: the small matrix itself is then formed, as error bars need it.
+        direct_only: leave out the iterative ones: the small matrix itself is then formed, as error bars need it.
         hand_over: as in `StructuredCG`.
 
     Raises:
@@ -48,6 +52,9 @@ class Auto(AbstractSolver):
         StructuredCG(tolerance=1e-10, max_iterations=100, hand_over=True)
         >>> Auto().plan(SystemShape(rows=10_000, outputs=1, parameters=100)).solver
         Primal()
+        >>> digits = ((256, 65), (10, 257))
+        >>> Auto().plan(SystemShape(rows=1437, outputs=10, parameters=19_210, layers=digits)).solver
+        NystromCG(rank=100, tolerance=1e-06, max_iterations=200)
     """
 
     memory: float | int | None = eqx.field(static=True)
@@ -75,10 +82,13 @@ class Auto(AbstractSolver):
         Raises:
             MemoryError: when no path fits.
         """
+        budget = 0.5 * free_bytes() if self.memory is None else self.memory
         candidates: list[tuple[AbstractSolver, Cost]] = [(Dual(), costs.dual(shape)), (Primal(), costs.primal(shape))]
         if shape.layers and not shape.scalar and not self.direct_only:
             candidates.append((StructuredCG(hand_over=self.hand_over), costs.structured_cg(shape)))
-        budget = 0.5 * free_bytes() if self.memory is None else self.memory
+        if not self.direct_only:
+            rank = costs.largest_rank(shape, budget, _LEAST_RANK, NystromCG().rank)
+            candidates.append((NystromCG(rank), costs.nystrom_cg(shape, rank)))
         fitting = [candidate for candidate in candidates if candidate[1].bytes <= budget]
         if not fitting:
             solver, cost = min(candidates, key=lambda candidate: candidate[1].bytes)
@@ -90,10 +100,14 @@ class Auto(AbstractSolver):
         fitting.sort(key=lambda candidate: candidate[1].operations)
         return Plan(fitting[0][0], {type(solver).__name__: cost for solver, cost in fitting})
 
-    def explain(self, system: System) -> str:
+    def explain(self, shape: SystemShape) -> str:
         """The plan's reason."""
-        return self.plan(costs.shape_of(system)).reason
+        return self.plan(shape).reason
+
+    def resolve(self, shape: SystemShape) -> AbstractSolver:
+        """The plan's solver."""
+        return self.plan(shape).solver
 
     def prepare(self, system: System) -> AbstractPrepared:
         """Prepares the chosen solver."""
-        return self.plan(costs.shape_of(system)).solver.prepare(system)
+        return self.resolve(costs.shape_of(system)).prepare(system)

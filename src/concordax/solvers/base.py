@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..jacobians import AbstractJacobian
 from ..linalg import SPDFactor
 from ..system import System
+from .costs import SystemShape
 
 
 class SolveStats(NamedTuple):
@@ -57,17 +58,24 @@ class Solution(NamedTuple):
 class Complexity(NamedTuple):
     """How much of the parameters the data determine, at shift τ.
 
-    `leverage`: the diagonal blocks of W (Wᵀ W + τH)⁻¹ Wᵀ, one a row. `log_determinant`: log det (I + K/τ).
+    Attributes:
+        leverage: the diagonal blocks of W (Wᵀ W + τH)⁻¹ Wᵀ, one a row.
+        log_determinant: log det (I + K/τ).
+        effective_parameters: γ = tr K (K + τI)⁻¹, the sum of the leverages.
+        error: the standard error of γ where it was estimated from random vectors; 0 where it was computed.
     """
 
     leverage: Float[Array, "n k k"]
     log_determinant: Float[Array, ""]
+    effective_parameters: Float[Array, ""]
+    error: Float[Array, ""]
 
-    @property
-    def effective_parameters(self) -> Float[Array, ""]:
-        """γ = tr K (K + τI)⁻¹, the sum of the leverages."""
-        n, k, _ = self.leverage.shape
-        return jnp.clip(jnp.einsum("naa->", self.leverage), 0.0, n * k)
+
+def complexity_of(leverage: Float[Array, "n k k"], log_determinant: Float[Array, ""]) -> Complexity:
+    """The complexity from exact leverages."""
+    n, k, _ = leverage.shape
+    gamma = jnp.clip(jnp.einsum("naa->", leverage), 0.0, n * k)
+    return Complexity(leverage, log_determinant, gamma, jnp.zeros_like(gamma))
 
 
 class AbstractPrepared(eqx.Module):
@@ -121,7 +129,7 @@ class AbstractFactorable(AbstractPrepared):
     def complexity(self, strength):
         """From the Cholesky factor at shift τ."""
         factor = self.factor(strength)
-        return Complexity(self.leverage(factor), log_determinant(factor))
+        return complexity_of(self.leverage(factor), log_determinant(factor))
 
     def effective_parameters(self, factor: SPDFactor) -> Float[Array, ""]:
         """γ = tr K (K + τI)⁻¹ = m − τ tr (K + τI)⁻¹, from the factor at shift τ: without eigenvalues."""
@@ -136,14 +144,24 @@ class AbstractSolver(eqx.Module):
     def prepare(self, system: System) -> AbstractPrepared:
         """Forms what does not depend on strength and damping."""
 
-    def explain(self, system: System) -> str:
-        """Which solver runs on a system of this shape, and why; `system` may hold shapes in place of arrays."""
-        del system
+    @property
+    def matrix_free(self) -> bool:
+        """Whether products with J and Jᵀ are all that this solver takes of it."""
+        return False
+
+    def resolve(self, shape: SystemShape) -> "AbstractSolver":
+        """The solver that runs on a system of this shape: itself, or its choice."""
+        del shape
+        return self
+
+    def explain(self, shape: SystemShape) -> str:
+        """Which solver runs on a system of this shape, and why."""
+        del shape
         return f"{type(self).__name__}, as asked"
 
     @property
     def direct(self) -> "AbstractSolver":
-        """The solver to hand over to where this one does not converge: itself for a direct one."""
+        """The solver to hand over to where this one does not converge; itself where there is none."""
         return self
 
     @property

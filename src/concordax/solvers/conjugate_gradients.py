@@ -1,46 +1,38 @@
-"""Preconditioned conjugate gradients on the dual side (Hestenes & Stiefel 1952), the direction carried along.
+"""Preconditioned conjugate gradients (Hestenes & Stiefel 1952) on A x = b, with what a step wants carried along.
 
-A u = b with A = K + tI, K = W D Wᵀ, D = H⁻¹. Each iteration takes one product with Wᵀ and one with W, and from the same
-two products come δ = −D (Wᵀu + (τ/t) g) and Wδ: nothing is left to do at the end.
+Each product A v is made of one with W and one with Wᵀ; what appears between the two is the image of v on the other
+side. Summed like the iterates themselves, these companions are δ and W δ: nothing is left to do at the end, and a
+solver need not keep x where it wants δ alone.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..system import System
-
 
 class CGState(NamedTuple):
-    """The direction δ, Wδ, the residual s = b − A u, M⁻¹ s, the search direction v, sᵀM⁻¹s, and the iterations done."""
+    """What is carried, the residual s = b − A x, M⁻¹ s, the search direction v, sᵀM⁻¹s, and the iterations done."""
 
-    direction: Float[Array, " p"]
-    image: Float[Array, "n k"]
-    residual: Float[Array, "n k"]
-    conditioned: Float[Array, "n k"]
-    search: Float[Array, "n k"]
+    carried: Any
+    residual: Array
+    conditioned: Array
+    search: Array
     slope: Float[Array, ""]
     iterations: Int[Array, ""]
 
 
-def start(system: System, strength, shift, image_of_gradient, precondition: Callable[[Array], Array]) -> CGState:
-    """The state at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
-    share = strength / shift
-    dual = precondition(system.residual - share * image_of_gradient)
-    direction = -system.metric.solve(system.jacobian.rmv(dual) + share * system.gradient)
-    image = system.jacobian.mv(direction)
-    residual = system.residual - shift * dual + image
+def start(carried: Any, residual: Array, precondition: Callable[[Array], Array]) -> CGState:
+    """The state at any x, given its residual and what is carried there."""
     conditioned = precondition(residual)
     slope = jnp.vdot(residual, conditioned)
-    return CGState(direction, image, residual, conditioned, conditioned, slope, jnp.zeros((), int))
+    return CGState(carried, residual, conditioned, conditioned, slope, jnp.zeros((), int))
 
 
 def conjugate_gradients(
-    system: System,
-    shift: Float[Array, ""],
+    product: Callable[[Array], tuple[Array, Any]],
     precondition: Callable[[Array], Array],
     first: CGState,
     done: Callable[[CGState], Bool[Array, ""]],
@@ -49,15 +41,14 @@ def conjugate_gradients(
     """Iterates from `first` until `done` or for `max_iterations`.
 
     Args:
-        system: the linearised problem.
-        shift: t.
+        product: v to A v and its companions, of the structure of `first.carried`.
         precondition: v to M⁻¹ v.
         first: where to start.
         done: whether a state is good enough; asked before each iteration.
         max_iterations: the budget.
 
     Returns:
-        The last state.
+        The last state; each iteration has added to `carried` the companions of its move.
     """
 
     def go_on(state: CGState):
@@ -65,16 +56,13 @@ def conjugate_gradients(
         return ~done(state) & (state.iterations < max_iterations) & (state.slope > 0)
 
     def iterate(state: CGState) -> CGState:
-        parameters = system.metric.solve(system.jacobian.rmv(state.search))
-        image = system.jacobian.mv(parameters)
-        product = image + shift * state.search
-        size = state.slope / jnp.vdot(state.search, product)
-        residual = state.residual - size * product
+        image, companions = product(state.search)
+        size = state.slope / jnp.vdot(state.search, image)
+        residual = state.residual - size * image
         conditioned = precondition(residual)
         slope = jnp.vdot(residual, conditioned)
         return CGState(
-            direction=state.direction - size * parameters,
-            image=state.image - size * image,
+            carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
             residual=residual,
             conditioned=conditioned,
             search=conditioned + slope / state.slope * state.search,

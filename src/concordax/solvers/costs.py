@@ -8,10 +8,13 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
     StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + 30 N²)
                   numbers     F + max(3 N², 2 N² + 8 p, N² + 3.5 F min(1, 256/N))
+    NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
+                  numbers     6 rank p + 3.5 n Σ d_out
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed.
+A pass through the network does without J; p₁ are the parameters of its first layer, which no tangent comes from before.
 """
 
 from typing import NamedTuple
@@ -25,6 +28,9 @@ from ..system import System
 _PASS = 30.0
 # Iterations that conjugate gradients are expected to take, the start included.
 _ITERATIONS = 5
+# Products that `NystromCG` takes in a step, a third of them for its sketch, and copies of the sketch as it is made.
+_PRODUCTS = 300
+_SKETCHES = 6
 # Share of a full product that one triangle takes, times the two operations of a multiplication and an addition.
 _TRIANGLE = 1.25
 
@@ -65,6 +71,20 @@ class SystemShape(NamedTuple):
             return 2 * self.numbers * self.parameters
         d_out, d_in = self.units
         return self.rows * (self.outputs * d_out + d_in)
+
+    @property
+    def intermediate(self) -> int:
+        """Numbers between the layers that a product without a stored Jacobian works on, for all rows."""
+        return int(3.5 * self.rows * self.units[0]) if self.layers else 4 * self.numbers
+
+    @property
+    def product(self) -> float:
+        """Operations of a product with J and one with its transpose, by passes through the network."""
+        if not self.layers:
+            return 8.0 * self.rows * self.parameters
+        d_out, d_in = self.layers[0]
+        weights = 4.0 * self.rows * (2 * self.parameters - d_out * d_in)
+        return weights + 4 * _PASS * self.rows * self.units[0]
 
 
 class Cost(NamedTuple):
@@ -108,6 +128,20 @@ def structured_cg(shape: SystemShape) -> Cost:
     copies = 3.5 * shape.jacobian * min(1.0, BLOCK / size)
     numbers = shape.jacobian + max(3 * size**2, 2 * size**2 + 8 * p, size**2 + copies)
     return Cost(operations, shape.itemsize * numbers)
+
+
+def nystrom_cg(shape: SystemShape, rank: int) -> Cost:
+    """`NystromCG` with a sketch of that rank."""
+    p = shape.parameters
+    rank = min(rank, p)
+    operations = _PRODUCTS * shape.product + 14 * p * rank**2 + _PASS * _PRODUCTS * p
+    return Cost(operations, shape.itemsize * (_SKETCHES * rank * p + shape.intermediate))
+
+
+def largest_rank(shape: SystemShape, budget: float, least: int, most: int) -> int:
+    """The rank in least..most whose sketch fits in `budget` bytes; the least if none does."""
+    room = budget / shape.itemsize - shape.intermediate
+    return int(min(max(room / (_SKETCHES * shape.parameters), least), most))
 
 
 def _structured_gram(shape: SystemShape) -> float:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..jacobians import LayeredJacobian
 from ..linalg import factorize
 from ..system import System
-from .base import AbstractPrepared, AbstractSolver, Complexity, Solution, SolveStats, dual_leverage, log_determinant
+from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
 from .conjugate_gradients import CGState, conjugate_gradients, start
 from .dual import Dual
 
@@ -38,30 +38,45 @@ class _PreparedCG(AbstractPrepared):
         def precondition(v):
             return factor.solve(v.reshape(-1)).reshape(v.shape)
 
-        first = start(system, strength, shift, self.image, precondition)
+        def product(v):
+            parameters = system.metric.solve(system.jacobian.rmv(v))
+            image = system.jacobian.mv(parameters)
+            return image + shift * v, (-parameters, -image)
+
+        first = self._start(strength, shift, precondition)
         # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and of
         # δ the same form.
-        energy = jnp.sum(first.image**2) + shift * system.metric.squared_norm(first.direction)
+        direction, image = first.carried
+        energy = jnp.sum(image**2) + shift * system.metric.squared_norm(direction)
         tolerance = max(self.tolerance, 8 * float(jnp.finfo(energy.dtype).eps))
 
         def done(state: CGState):
             error = jnp.vdot(state.residual, state.residual - shift * state.conditioned)
             return error <= tolerance**2 * energy
 
-        end = conjugate_gradients(system, shift, precondition, first, done, self.max_iterations)
+        end = conjugate_gradients(product, precondition, first, done, self.max_iterations)
         solution = self._solution(end, shift, factor.ok, done(end))
         return self._handed_over(solution, strength, damping) if self.hand_over else solution
 
+    def _start(self, strength, shift, precondition) -> CGState:
+        """(δ, Wδ) at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
+        system, share = self.system, strength / shift
+        dual = precondition(system.residual - share * self.image)
+        direction = -system.metric.solve(system.jacobian.rmv(dual) + share * system.gradient)
+        image = system.jacobian.mv(direction)
+        return start((direction, image), system.residual - shift * dual + image, precondition)
+
     def _solution(self, end: CGState, shift, usable, converged) -> Solution:
-        usable = usable & jnp.all(jnp.isfinite(end.direction))
-        direction = jnp.where(usable, end.direction, 0.0)
+        direction, image = end.carried
+        usable = usable & jnp.all(jnp.isfinite(direction))
+        direction, image = jnp.where(usable, direction, 0.0), jnp.where(usable, image, 0.0)
         return Solution(
             direction=direction,
             status=usable,
             stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
-            image=jnp.where(usable, end.image, 0.0),
+            image=image,
             squared_norm=self.system.metric.squared_norm(direction),
-            slack=jnp.where(usable, jnp.vdot(end.residual, end.image), 0.0),
+            slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
         )
 
     def _handed_over(self, solution: Solution, strength, damping) -> Solution:
@@ -78,7 +93,7 @@ class _PreparedCG(AbstractPrepared):
     def complexity(self, strength):
         """From the factor of K̃ + τI: exact under L2, else that of the fitted curvature."""
         factor = factorize(self.gram, strength)
-        return Complexity(dual_leverage(self.system, factor), log_determinant(factor))
+        return complexity_of(dual_leverage(self.system, factor), log_determinant(factor))
 
 
 class StructuredCG(AbstractSolver):

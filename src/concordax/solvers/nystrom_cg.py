@@ -1,0 +1,158 @@
+"""Steps where neither the N × N nor the p × p matrix can be formed: products with W and Wᵀ alone.
+
+    (D^½ Wᵀ W D^½ + tI) z = −D^½ (Wᵀ r + τ g),   δ = D^½ z,   D = H⁻¹,
+
+by conjugate gradients on the parameters' side: every iterate lowers the quadratic model, so that one cut short is still
+a direction of descent (Steihaug 1983). On the dual side only the last one is.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..system import System
+from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats
+from .conjugate_gradients import CGState, conjugate_gradients, start
+from .nystrom import NystromSketch, nystrom_sketch
+from .stochastic import stochastic_complexity
+
+# Random vectors for the trace of K, the scale of a first damping: each costs a product with Wᵀ.
+_TRACE_PROBES = 8
+
+
+class _PreparedNystrom(AbstractPrepared):
+    system: System
+    root: Float[Array, " p"]
+    rank: int = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
+    max_iterations: int = eqx.field(static=True)
+
+    def trace(self):
+        """Tr K = E ‖D^½ Wᵀ z‖² over random signs z (Hutchinson)."""
+        residual = self.system.residual
+        signs = jax.random.rademacher(jax.random.key(0), (_TRACE_PROBES, *residual.shape), residual.dtype)
+        return jnp.mean(jax.lax.map(lambda z: jnp.sum((self.root * self.system.jacobian.rmv(z)) ** 2), signs))
+
+    def solve(self, strength, damping):
+        system, shift = self.system, strength + damping
+        target = -self.root * (system.jacobian.rmv(system.residual) + strength * system.gradient)
+        tolerance = max(self.tolerance, 8 * float(jnp.finfo(target.dtype).eps))
+
+        def product(v):
+            image = system.jacobian.mv(self.root * v)
+            return self.root * system.jacobian.rmv(image) + shift * v, (v, image)
+
+        def done(bound):
+            def small(state: CGState):
+                solution, image = state.carried
+                energy = jnp.sum(image**2) + shift * jnp.sum(solution**2)
+                return bound(state.residual) <= tolerance**2 * energy
+
+            return small
+
+        nothing = jnp.zeros_like(target), jnp.zeros_like(system.residual)
+        # Plain iterations first, as many as a sketch takes products: with much damping they are enough, and when they
+        # are not, this costs twice the cheaper way at most.
+        plainly = done(lambda residual: jnp.vdot(residual, residual) / shift)
+        plain = conjugate_gradients(product, lambda v: v, start(nothing, target, lambda v: v), plainly, self.rank)
+
+        def sketched(carry):
+            rounds, state, _ = carry
+            # A key that depends on what is carried: XLA would take a sketch that does not out of the loop, and make it
+            # whether it is needed or not.
+            sketch = self._sketch(rounds)
+            precondition = lambda v: sketch.precondition(v, shift)
+            first = start(state.carried, state.residual, precondition)
+            small = done(lambda residual: sketch.error_bound(residual, shift))
+            end = conjugate_gradients(product, precondition, first, small, self.max_iterations)
+            usable = jnp.all(jnp.isfinite(end.carried[0]))
+            end = jax.tree.map(lambda new, old: jnp.where(usable, new, old), end, state)
+            end = end._replace(iterations=state.iterations + jnp.where(usable, end.iterations, 0))
+            return rounds + 1, end, usable & small(end)
+
+        # A loop of at most one round, not a cond: see linalg.py.
+        second = (jnp.zeros((), int), plain, plainly(plain))
+        _, end, converged = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[2], sketched, second)
+        return self._solution(end, shift, converged)
+
+    def _sketch(self, seed) -> NystromSketch:
+        def product(v):
+            return self.root * self.system.jacobian.rmv(self.system.jacobian.mv(self.root * v))
+
+        size = self.root.shape[0]
+        return nystrom_sketch(product, size, min(self.rank, size), jax.random.key(seed), self.root.dtype)
+
+    def _solution(self, end: CGState, shift, converged) -> Solution:
+        scaled, image = end.carried
+        usable = jnp.all(jnp.isfinite(scaled))
+        direction = jnp.where(usable, self.root * scaled, 0.0)
+        return Solution(
+            direction=direction,
+            status=usable,
+            stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
+            image=jnp.where(usable, image, 0.0),
+            squared_norm=self.system.metric.squared_norm(direction),
+            # The rest of (Wᵀ W + tH) δ + Wᵀ r + τ g is −D^-½ times the residual here.
+            slack=jnp.where(usable, -jnp.vdot(end.residual, scaled), 0.0),
+        )
+
+    def complexity(self, strength):
+        """Estimated from random vectors, with its standard error."""
+        # 0, but not to XLA: see `solve`.
+        sketch = self._sketch((strength < 0).astype(int))
+        return stochastic_complexity(self.system, self.root, sketch, strength)
+
+
+class NystromCG(AbstractSolver):
+    """Conjugate gradients from products with J and Jᵀ alone, preconditioned where it is needed; for any model.
+
+    Memory: some rank × p numbers and the intermediate values of one forward pass. Starts without a preconditioner and
+    makes the randomised Nyström sketch of D^½ WᵀW D^½ only when `rank` iterations were not enough. A solve that ends
+    with its budget returns what it has, which still lowers the quadratic model; `stats.converged` says so.
+
+    Args:
+        rank: of the sketch; it costs as many products with WᵀW.
+        tolerance: bound on the relative error of δ in the norm of the quadratic model, ‖Wδ‖² + t‖δ‖²_H.
+        max_iterations: the budget after the sketch.
+
+    Raises:
+        ValueError: for a tolerance outside (0, 1), or a rank or budget below 1.
+
+    Source: Frangella, Tropp & Udell, SIAM J. Matrix Anal. Appl. 44(2), 2023.
+
+    Example:
+        >>> import concordax as cx, jax
+        >>> params = {"w": jax.numpy.zeros(3)}
+        >>> x = jax.random.normal(jax.random.key(1), (50, 3))
+        >>> model = lambda params, x: jax.numpy.tanh(x @ params["w"][:, None])
+        >>> args = (model, cx.SquaredError(), cx.L2(), params, x, x[:, :1])
+        >>> one = cx.direction(*args, strength=1e-3, solver=cx.NystromCG())
+        >>> two = cx.direction(*args, strength=1e-3, solver=cx.Primal())
+        >>> bool(jax.numpy.allclose(one.direction["w"], two.direction["w"], atol=1e-4))
+        True
+    """
+
+    rank: int = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
+    max_iterations: int = eqx.field(static=True)
+
+    def __init__(self, rank: int = 100, tolerance: float = 1e-6, max_iterations: int = 200):
+        for name, value in (("rank", rank), ("max_iterations", max_iterations)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`NystromCG({name}={value!r})`: must be a whole number from 1 up.")
+        if not (math.isfinite(tolerance) and 0 < tolerance < 1):
+            raise ValueError(f"`NystromCG(tolerance={tolerance!r})`: must be a number between 0 and 1, as 1e-6.")
+        self.rank, self.tolerance, self.max_iterations = rank, float(tolerance), max_iterations
+
+    @property
+    def matrix_free(self):
+        """True."""
+        return True
+
+    def prepare(self, system: System) -> AbstractPrepared:
+        """Forms nothing."""
+        root = jnp.sqrt(system.metric.inverse_diagonal(system.gradient.shape[0]))
+        return _PreparedNystrom(system, root, self.rank, self.tolerance, self.max_iterations)
