@@ -154,7 +154,7 @@ class _Run:
     def __init__(self, algorithm: Algorithm, held_out: Batch | None, reason: str, *, comparable: bool):
         # Two programs, the second compiled when a step needs it.
         self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
-        self.direct = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.direct)
+        self.backup = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.backup)
         self.misses = 0
         self.held_out, self.reason, self.comparable = held_out, reason, comparable
         self.records: list[dict[str, float]] = []
@@ -183,17 +183,25 @@ class _Run:
         return TrainResult(params, *best[1:], status, as_arrays(self.records), state, self.reason)
 
     def _advance(self, params, state: GGNState, batch: Batch):
-        """One step; one whose solver missed its tolerance is taken again by the direct solver, and says so."""
+        """One step; one whose solver missed its tolerance is taken again by the solver behind it, and says so."""
+        spent = 0
         if self.misses < _PATIENCE:
             moved, new = _step(self.algorithm, state, params, batch)
-            if new.info.solver_converged or self.direct.solver == self.algorithm.solver:
+            if new.info.solver_converged or self.backup.solver == self.algorithm.solver:
                 self.misses = 0
                 return moved, new
             self.misses += 1
+            spent = new.info.solver_iterations
             if self.misses == _PATIENCE:
-                _LOG.info("conjugate gradients missed their tolerance %d times in a row: direct from here", _PATIENCE)
-        moved, new = _step(self.direct, state, params, batch)
-        return moved, new._replace(info=new.info._replace(handed_over=jnp.ones_like(new.info.handed_over)))
+                _LOG.info(
+                    "conjugate gradients missed their tolerance %d times in a row: %r from here", _PATIENCE,
+                    self.backup.solver,
+                )  # fmt: skip
+        moved, new = _step(self.backup, state, params, batch)
+        info = new.info._replace(
+            handed_over=jnp.ones_like(new.info.handed_over), solver_iterations=new.info.solver_iterations + spent
+        )
+        return moved, new._replace(info=info)
 
     def _best(self, best: _Candidate, before: _Candidate, after: _Candidate, state: GGNState) -> _Candidate:
         """The better of the best so far and what this step ranks."""

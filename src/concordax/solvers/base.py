@@ -161,7 +161,12 @@ class AbstractSolver(eqx.Module):
 
     @property
     def direct(self) -> "AbstractSolver":
-        """The solver to hand over to where this one does not converge; itself where there is none."""
+        """The solver whose matrix error bars are made from; itself for a direct one."""
+        return self
+
+    @property
+    def backup(self) -> "AbstractSolver":
+        """What takes a step again in which this solver did not converge; itself where there is nothing."""
         return self
 
     @property

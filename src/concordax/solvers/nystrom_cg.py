@@ -61,8 +61,6 @@ class _PreparedNystrom(AbstractPrepared):
 
         def sketched(carry):
             rounds, state, _ = carry
-            # A key that depends on what is carried: XLA would take a sketch that does not out of the loop, and make it
-            # whether it is needed or not.
             sketch = self._sketch(rounds)
             precondition = lambda v: sketch.precondition(v, shift)
             first = start(state.carried, state.residual, precondition)
@@ -78,12 +76,16 @@ class _PreparedNystrom(AbstractPrepared):
         _, end, converged = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[2], sketched, second)
         return self._solution(end, shift, converged)
 
-    def _sketch(self, seed) -> NystromSketch:
+    def _sketch(self, carried) -> NystromSketch:
+        # Tied to what a loop carries: XLA would otherwise take the sketch out of the loop, and make it in every step,
+        # whether it is needed or not.
+        key, _ = jax.lax.optimization_barrier((jax.random.key(0), carried))
+
         def product(v):
             return self.root * self.system.jacobian.rmv(self.system.jacobian.mv(self.root * v))
 
         size = self.root.shape[0]
-        return nystrom_sketch(product, size, min(self.rank, size), jax.random.key(seed), self.root.dtype)
+        return nystrom_sketch(product, size, min(self.rank, size), key, self.root.dtype)
 
     def _solution(self, end: CGState, shift, converged) -> Solution:
         scaled, image = end.carried
@@ -101,9 +103,7 @@ class _PreparedNystrom(AbstractPrepared):
 
     def complexity(self, strength):
         """Estimated from random vectors, with its standard error."""
-        # 0, but not to XLA: see `solve`.
-        sketch = self._sketch((strength < 0).astype(int))
-        return stochastic_complexity(self.system, self.root, sketch, strength)
+        return stochastic_complexity(self.system, self.root, self._sketch(strength), strength)
 
 
 class NystromCG(AbstractSolver):

@@ -16,6 +16,7 @@ from ..linalg import factorize
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
 from .conjugate_gradients import CGState, conjugate_gradients, start
+from .costs import shape_of, single_precision_pays
 from .dual import Dual
 
 
@@ -23,20 +24,19 @@ class _PreparedCG(AbstractPrepared):
     system: System
     gram: Float[Array, "m m"]
     image: Float[Array, "n k"]
-    tolerance: float = eqx.field(static=True)
-    max_iterations: int = eqx.field(static=True)
-    hand_over: bool = eqx.field(static=True)
+    solver: "StructuredCG" = eqx.field(static=True)
 
     def trace(self):
         return jnp.sum(self.system.jacobian.gram_diagonal(self.system.metric))
 
     def solve(self, strength, damping):
-        system = self.system
-        factor = factorize(self.gram, strength + damping)
-        shift = factor.shift
+        system, low = self.system, self.gram.dtype
+        factor = factorize(self.gram, (strength + damping).astype(low))
+        # The factor of lower precision may have needed a larger shift; the system has its own.
+        shift = factor.shift if low == system.residual.dtype else strength + damping
 
         def precondition(v):
-            return factor.solve(v.reshape(-1)).reshape(v.shape)
+            return factor.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
 
         def product(v):
             parameters = system.metric.solve(system.jacobian.rmv(v))
@@ -48,15 +48,18 @@ class _PreparedCG(AbstractPrepared):
         # δ the same form.
         direction, image = first.carried
         energy = jnp.sum(image**2) + shift * system.metric.squared_norm(direction)
-        tolerance = max(self.tolerance, 8 * float(jnp.finfo(energy.dtype).eps))
+        tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(energy.dtype).eps))
 
         def done(state: CGState):
-            error = jnp.vdot(state.residual, state.residual - shift * state.conditioned)
-            return error <= tolerance**2 * energy
+            residual = state.residual
+            error = jnp.vdot(residual, residual - shift * state.conditioned)
+            # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
+            least = float(jnp.finfo(low).eps) * jnp.vdot(residual, residual)
+            return jnp.maximum(error, least) <= tolerance**2 * energy
 
-        end = conjugate_gradients(product, precondition, first, done, self.max_iterations)
+        end = conjugate_gradients(product, precondition, first, done, self.solver.max_iterations)
         solution = self._solution(end, shift, factor.ok, done(end))
-        return self._handed_over(solution, strength, damping) if self.hand_over else solution
+        return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
     def _start(self, strength, shift, precondition) -> CGState:
         """(δ, Wδ) at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
@@ -91,8 +94,15 @@ class _PreparedCG(AbstractPrepared):
         return jax.lax.while_loop(lambda solution: ~solution.stats.converged, directly, solution)
 
     def complexity(self, strength):
-        """From the factor of K̃ + τI: exact under L2, else that of the fitted curvature."""
-        factor = factorize(self.gram, strength)
+        """From the factor of K̃ + τI in full precision: exact under L2, else that of the fitted curvature."""
+        gram = self.gram
+        if gram.dtype != self.system.residual.dtype:
+            # Tied to the strength: XLA would otherwise form it in every step, whether γ is wanted or not.
+            jacobian, metric, strength = jax.lax.optimization_barrier(
+                (self.system.jacobian, self.system.metric, strength)
+            )
+            gram = jacobian.structured_gram(metric)
+        factor = factorize(gram, strength)
         return complexity_of(dual_leverage(self.system, factor), log_determinant(factor))
 
 
@@ -106,6 +116,8 @@ class StructuredCG(AbstractSolver):
     Args:
         tolerance: relative error of δ in the norm of the quadratic model, ‖Wδ‖² + t‖δ‖²_H.
         max_iterations: the budget.
+        single: whether K̃ and its factor are in float32 where the system is in float64: half their time, and an
+            iteration or so more. By default where it pays, by a model of operations.
         hand_over: whether the direct solve is part of the program. `train` leaves it out, and compiles it only when a
             step needs it: unused, it takes 16 ms of a 43 ms step at N = 1000. Without it a direction that missed its
             tolerance is returned as it is, with `stats.converged` False.
@@ -128,14 +140,23 @@ class StructuredCG(AbstractSolver):
 
     tolerance: float = eqx.field(static=True)
     max_iterations: int = eqx.field(static=True)
+    single: bool | None = eqx.field(static=True)
     hand_over: bool = eqx.field(static=True)
 
-    def __init__(self, tolerance: float = 1e-10, max_iterations: int = 100, *, hand_over: bool = True):
+    def __init__(
+        self,
+        tolerance: float = 1e-10,
+        max_iterations: int = 100,
+        *,
+        single: bool | None = None,
+        hand_over: bool = True,
+    ):
         if not (math.isfinite(tolerance) and 0 < tolerance < 1):
             raise ValueError(f"`StructuredCG(tolerance={tolerance!r})`: must be a number between 0 and 1, as 1e-10.")
         if not isinstance(max_iterations, int) or max_iterations < 1:
             raise ValueError(f"`StructuredCG(max_iterations={max_iterations!r})`: must be a whole number from 1 up.")
-        self.tolerance, self.max_iterations, self.hand_over = float(tolerance), max_iterations, bool(hand_over)
+        self.tolerance, self.max_iterations = float(tolerance), max_iterations
+        self.single, self.hand_over = single, bool(hand_over)
 
     @property
     def direct(self):
@@ -143,9 +164,19 @@ class StructuredCG(AbstractSolver):
         return Dual()
 
     @property
+    def backup(self):
+        """With a factor of the full precision and the exact dual behind it."""
+        return StructuredCG(self.tolerance, self.max_iterations, single=False) if self.single is not False else Dual()
+
+    @property
     def alone(self):
         """The same, without the hand-over."""
-        return StructuredCG(self.tolerance, self.max_iterations, hand_over=False)
+        return StructuredCG(self.tolerance, self.max_iterations, single=self.single, hand_over=False)
+
+    def _lowered(self, system: System) -> bool:
+        if self.single is not None:
+            return self.single
+        return single_precision_pays(shape_of(system))
 
     def prepare(self, system: System) -> AbstractPrepared:
         """Forms K̃ and W H⁻¹ g."""
@@ -154,6 +185,8 @@ class StructuredCG(AbstractSolver):
                 "`StructuredCG()` needs a model that hands out its layers, as cx.MLP and cx.TwoLayer do (see "
                 "cx.LayeredModel). Use cx.Dual(), cx.Primal() or cx.Auto() for any other."
             )
-        gram = system.jacobian.structured_gram(system.metric)
+        jacobian, metric = system.jacobian, system.metric
+        if self._lowered(system):
+            jacobian, metric = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (jacobian, metric))
         image = system.jacobian.mv(system.metric.solve(system.gradient))
-        return _PreparedCG(system, gram, image, self.tolerance, self.max_iterations, self.hand_over)
+        return _PreparedCG(system, jacobian.structured_gram(metric), image, self)
