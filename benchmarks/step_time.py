@@ -66,7 +66,7 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
         "attempts": int(after.info.attempts),
         "iterations": int(after.info.solver_iterations),
         "megabytes": compiled.memory_analysis().temp_size_in_bytes / 1e6,
-        "solver": algorithm.explain(params, batch),
+        "solver": algorithm.solver.explain(algorithm.shape(params, batch)),
     }
     step = lambda: compiled(state, params, batch)
     return {
