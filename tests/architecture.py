@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system", "_checks"),
     ("solvers", "steps", "trust_region", "leave_one_out", "strength"),
     ("optimizer",),
-    ("history", "stopping", "batches", "progress", "training", "posterior"),
+    ("history", "stopping", "batches", "progress", "training", "laplace"),
     ("__init__",),
     ("sklearn", "columns", "tabular", "persistence", "bundled", "experiments"),
     ("summary",),

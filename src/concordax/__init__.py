@@ -4,6 +4,9 @@ from ._status import RunStatus as RunStatus
 from ._status import StepStatus as StepStatus
 from ._version import __version__ as __version__
 from .history import TrainResult as TrainResult
+from .laplace import Posterior as Posterior
+from .laplace import class_probabilities as class_probabilities
+from .laplace import posterior as posterior
 from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .losses import SquaredError as SquaredError
@@ -14,9 +17,6 @@ from .models import TwoLayer as TwoLayer
 from .optimizer import direction as direction
 from .optimizer import ggn_score as ggn_score
 from .optimizer import objective as objective
-from .posterior import Posterior as Posterior
-from .posterior import class_probabilities as class_probabilities
-from .posterior import posterior as posterior
 from .regularizers import L2 as L2
 from .regularizers import PseudoHuber as PseudoHuber
 from .self_concordance import SelfConcordance as SelfConcordance

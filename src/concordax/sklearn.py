@@ -20,9 +20,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from threadpoolctl import threadpool_limits
 
 from ._status import RunStatus
+from .laplace import Posterior, class_probabilities, posterior
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .models import ACTIVATIONS, MLP, DenseLayer
-from .posterior import Posterior, class_probabilities, posterior
 from .regularizers import PseudoHuber
 from .strength import AbstractStrength, Evidence, FixedStrength
 from .training import train
