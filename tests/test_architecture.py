@@ -75,6 +75,7 @@ ALLOWED = [
     ("libraries", {"optimizer.py": "import optax"}),
     ("private jax", {"losses.py": "import jax\nfrom jax import numpy\nfrom jax.coreutils import x"}),
     ("configuration", {"cli.py": "import jax\n\nwith jax.enable_x64(True):\n    settings.update(x=1)"}),
+    ("configuration", {"compilation_cache.py": "import jax\n\njax.config.update('jax_compilation_cache_dir', 'x')"}),
     ("lost updates", {"losses.py": "def f(x):\n    x = x.at[0].set(1.0)\n    return x.at[0].add(1.0)"}),
     ("long bodies", {"losses.py": FITTING_BODY}),
     ("docstrings", {"__init__.py": "from .a import f as f\nfrom .a import g", "a.py": "def f():\n    '''Does.'''"}),
