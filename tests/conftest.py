@@ -1,15 +1,19 @@
 """Float64 for every test; modules that need a library which is not installed are left out, with their tests."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 
+# Compiled programs of tests belong where the Makefile puts them, not into the user's cache.
+os.environ["CONCORDAX_CACHE_DIR"] = ""
 jax.config.update("jax_enable_x64", True)
 
 # The oldest versions are tested without the extras, and so is an installation that has none.
 NEEDED_BY = {
     "sklearn": ("sklearn", "estimator", "tabular", "columns", "bundled", "summary", "workflow", "experiments"),
+    "platformdirs": ("compilation_cache",),
     "skops": ("persistence",),
     "typer": ("cli", "console"),
     "matplotlib": ("plots", "report"),

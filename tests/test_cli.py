@@ -278,3 +278,13 @@ def test_help_needs_no_heavy_library():
     code = f"import sys, concordax.cli; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("theirs", [None, "0"])
+def test_jax_logs_nothing_unless_asked(theirs, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1" if theirs is None else theirs)
+    if theirs is None:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    monkeypatch.setattr(cli, "app", lambda **_: None)
+    cli.main()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == (theirs or "3")

@@ -188,6 +188,8 @@ def loss_curves(
 
 def main() -> None:
     """Runs the command line; an interrupt ends it with the shell's code for that."""
+    # Read when JAX is imported. Its errors are raised; what it logs are false alarms about programs read from the disk.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app(prog_name="concordax")
     except KeyboardInterrupt:

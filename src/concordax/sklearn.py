@@ -20,9 +20,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from threadpoolctl import threadpool_limits
 
 from ._status import RunStatus
+from .compilation_cache import persistent_cache
+from .laplace import Posterior, class_probabilities, posterior
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from .models import ACTIVATIONS, MLP, DenseLayer
-from .posterior import Posterior, class_probabilities, posterior
 from .regularizers import PseudoHuber
 from .strength import AbstractStrength, Evidence, FixedStrength
 from .training import train
@@ -77,7 +78,7 @@ class _GGNEstimator(BaseEstimator):
         strength: AbstractStrength = Evidence() if self.strength == "evidence" else FixedStrength(float(self.strength))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._rows, self._targets, self._sample_weight = _padded(x, targets, weights)
-        with jax.enable_x64(True), _blas_threads(self._rows.shape[0] * outputs):
+        with _computation(), _blas_threads(self._rows.shape[0] * outputs):
             result = train(
                 self._model,
                 loss,
@@ -117,7 +118,7 @@ class _GGNEstimator(BaseEstimator):
         return tuple(DenseLayer(jnp.asarray(weight), jnp.asarray(bias)) for weight, bias in pairs)
 
     def _posterior(self) -> Posterior:
-        """The posterior, built at the first need after a fit or a load; call it under `enable_x64`."""
+        """The posterior, built at the first need after a fit or a load; call it within `_computation`."""
         cached: Posterior | None = getattr(self, "_cache", None)
         if cached is None:
             check_is_fitted(self)
@@ -132,7 +133,7 @@ class _GGNEstimator(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         x = self._scaler.transform(X)
-        with jax.enable_x64(True):
+        with _computation():
             if covariance:
                 outputs, cov = self._posterior().predict(jnp.asarray(x))
                 return np.asarray(outputs), np.asarray(cov)
@@ -141,19 +142,26 @@ class _GGNEstimator(BaseEstimator):
     @property
     def effective_parameters_(self) -> float:
         """γ, the number of parameters that the data determine, of `n_parameters_`."""
-        with jax.enable_x64(True):
+        with _computation():
             return float(self._posterior().effective_parameters)
 
     @property
     def kernel_eigenvalues_(self) -> np.ndarray:
         """Eigenvalues of the whitened kernel on the training rows at the solution, largest first."""
-        with jax.enable_x64(True):
+        with _computation():
             return np.asarray(self._posterior().eigenvalues())
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         state.pop("_cache", None)
         return state
+
+
+@contextlib.contextmanager
+def _computation():
+    """What everything on JAX runs in: float64, and the programs that earlier processes compiled."""
+    with persistent_cache, jax.enable_x64(True):
+        yield
 
 
 def _blas_threads(numbers: int):
@@ -243,7 +251,7 @@ class GGNRegressor(RegressorMixin, _GGNEstimator):
         return float(noise[0]) if self._single else noise
 
     def _noise_variance(self) -> float:
-        with jax.enable_x64(True):
+        with _computation():
             return float(self._posterior().noise_variance)
 
     def predict(self, X, return_std: bool = False, observation_noise: bool = True):
@@ -314,7 +322,7 @@ class GGNClassifier(ClassifierMixin, _GGNEstimator):
                 probabilities of the trained network alone.
         """
         outputs, covariance = self._outputs(X, covariance=corrected)
-        with jax.enable_x64(True):
+        with _computation():
             spread = np.zeros((*outputs.shape, outputs.shape[1])) if covariance is None else covariance
             return np.asarray(class_probabilities(_LOSSES[self._loss](), jnp.asarray(outputs), jnp.asarray(spread)))
 
