@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import concordax as cx
-from concordax.solvers import SystemShape
+from concordax.optimizer import make_algorithm
+from concordax.solvers import SystemShape, costs
 
 
 def _layered(rows, outputs, *sizes, scalar=False):
@@ -92,3 +93,18 @@ def test_a_run_says_which_solver_and_why(caplog):
 def test_memory_is_checked():
     with pytest.raises(ValueError, match="memory=0"):
         cx.Auto(memory=0)
+
+
+@pytest.mark.parametrize("regularizer", [cx.L2(), cx.PseudoHuber(1.0)])
+@pytest.mark.parametrize(
+    "model",
+    [cx.MLP(3, (4,), 2), cx.MLP(3, ()), cx.TwoLayer(3, 5, 2, bias=True), lambda params, x: x @ params["w"]],
+)
+def test_sizes_foretold_are_those_of_the_system(model, regularizer):
+    params = {"w": jnp.zeros((3, 2))} if not hasattr(model, "init") else model.init(jax.random.key(0))
+    x = np.ones((6, 3))
+    outputs = model(params, jnp.asarray(x)).shape[1]
+    parts = {"strength": 1.0, "solver": cx.Dual(), "step": cx.TrustRegion(), "damping": 0.0}
+    algorithm = make_algorithm(model, cx.SquaredError(), regularizer, **parts)
+    batch = algorithm.batch(params, x, np.ones((6, outputs)))
+    assert algorithm.shape(params, batch) == costs.shape_of(algorithm.prepare(params, batch)[2].system)

@@ -33,6 +33,11 @@ class DenseLayer(NamedTuple):
 Layers = tuple[DenseLayer, ...]
 
 
+def layer_shapes(params: Layers) -> tuple[tuple[int, int], ...]:
+    """(d_out, d_in) of each layer, a bias being one more column."""
+    return tuple((weight.shape[0], weight.shape[1] + (bias is not None)) for weight, bias in params)
+
+
 @runtime_checkable
 class LayeredModel(Protocol):
     """What a model offers to be differentiated layer by layer.

@@ -10,7 +10,6 @@ from .base import Solution as Solution
 from .base import SolveStats as SolveStats
 from .costs import Cost as Cost
 from .costs import SystemShape as SystemShape
-from .costs import shape_of as shape_of
 from .dual import Dual as Dual
 from .nystrom_cg import NystromCG as NystromCG
 from .primal import Primal as Primal
