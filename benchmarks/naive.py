@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from workloads import Workload
 
@@ -39,7 +40,7 @@ def naive_step(workload: Workload) -> Callable[[Float[Array, " p"], float], Naiv
     Returns:
         The step, compiled at its first call.
     """
-    unravel = jax.flatten_util.ravel_pytree(workload.start)[1]
+    unravel = ravel_pytree(workload.start)[1]
     loss, penalty, tau = workload.loss, workload.regularizer, workload.strength
     n = workload.inputs.shape[0]
 

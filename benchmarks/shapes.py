@@ -1,4 +1,4 @@
-"""Whether `Auto` chooses well and foresees its memory: every path on twenty shapes, timed and weighed.
+"""Whether `Auto` chooses well and foresees its memory: every path on some two dozen shapes, timed and weighed.
 
     python benchmarks/shapes.py --output benchmarks/records/shapes.json
 
@@ -26,8 +26,16 @@ SHAPES = (
     (400, 10, 100, 1), (2000, 8, 100, 1), (4000, 8, 200, 1), (1000, 20, 128, 1), (1000, 20, 2000, 1),
     (500, 100, 1000, 1), (500, 784, 128, 1), (1000, 30, 64, 64, 1), (1000, 30, 64, 64, 64, 64, 1),
     (300, 20, 100, 3), (100, 64, 256, 10), (16, 784, 512, 10), (300, 4, 20, 1), (3000, 5, 50, 1),
+    (7373, 8, 200, 1), (1437, 64, 256, 10), (1437, 64, 100, 10), (1000, 20, 64, 64, 5),
 )  # fmt: skip
-PATHS = {"Dual": cx.Dual(), "Primal": cx.Primal(), "StructuredCG": cx.StructuredCG(hand_over=False)}
+PATHS = {
+    "Dual": cx.Dual(),
+    "Primal": cx.Primal(),
+    "StructuredCG": cx.StructuredCG(hand_over=False),
+    "NystromCG": cx.NystromCG(),
+}
+# The damping of the step, in units of the first one: that of the middle of a run, where a solve is harder.
+_DAMPING = 1e-2
 
 
 def measure(sizes: tuple[int, ...], repeats: int) -> dict[str, object]:
@@ -51,6 +59,8 @@ def measure(sizes: tuple[int, ...], repeats: int) -> dict[str, object]:
         )  # fmt: skip
         state, batch = algorithm.init(params), algorithm.batch(params, x, y)
         step = jax.jit(algorithm.update).lower(state, params, batch).compile()
+        first = step(state, params, batch)[1].info.damping
+        state = state._replace(rule=state.rule._replace(next_damping=_DAMPING * first))
         seconds = []
         for _ in range(repeats + 1):
             start = time.perf_counter()

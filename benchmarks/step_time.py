@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from naive import naive_step
 from results import write
 from threadpoolctl import threadpool_limits
@@ -58,7 +59,7 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
     # Refused trials have raised the damping: the direction to compare is that of the last one.
     damping = float(after.info.damping)
     naive = naive_step(workload)
-    flat, flat_moved = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (params, moved))
+    flat, flat_moved = (ravel_pytree(tree)[0] for tree in (params, moved))
     expected = naive(flat, damping).direction
     compiled = update.lower(state, params, batch).compile()
     facts = {

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 import concordax as cx
@@ -63,7 +64,7 @@ class Workload:
 
     def objective(self, params: Any) -> Float[Array, ""]:
         """What is minimised."""
-        flat = jax.flatten_util.ravel_pytree(params)[0]
+        flat = ravel_pytree(params)[0]
         return self.data_loss(params) + self.strength * self.regularizer.value(flat)
 
     @property

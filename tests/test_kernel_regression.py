@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
@@ -61,7 +62,7 @@ def test_one_step_from_anywhere_with_unit_ridge_on_the_change():
     )(params)
     linear = lambda x: jax.jit(lambda p, d: jax.jvp(lambda q: model(q, x), (p,), (d,)))(params, delta)
     outputs, change = linear(new)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     jacobian = jax.jit(lambda x: jax.jacrev(lambda v: model(unravel(v), x)[:, 0])(flat))
     near, far = np.asarray(jacobian(inputs)), np.asarray(jacobian(new))
     residual = np.asarray(targets - model(params, inputs))

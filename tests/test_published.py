@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
@@ -63,7 +64,7 @@ def test_follows_the_published_formulas(loss, solver):
                 None, state, params, inputs=jnp.asarray(inputs), targets=jnp.asarray(targets)
             )
             params = optax.apply_updates(params, updates)
-            return (params, state), (jax.flatten_util.ravel_pytree(params)[0], state.info.step_size)
+            return (params, state), (ravel_pytree(params)[0], state.info.step_size)
 
         return jax.lax.scan(step, (params, optimizer.init(params)), length=STEPS)[1]
 

@@ -1,6 +1,7 @@
 """The naive reference in a simple Levenberg-Marquardt loop: a tenth of the damping after a gain, else four times."""
 
 import jax
+from jax.flatten_util import ravel_pytree
 from naive import bytes_needed, naive_step
 from workloads import Workload
 
@@ -21,7 +22,7 @@ def settings(workload: Workload) -> list[dict]:
 def prepare(workload: Workload, damping: float):
     """See `peers`."""
     step = naive_step(workload)
-    flat, unravel = jax.flatten_util.ravel_pytree(workload.start)
+    flat, unravel = ravel_pytree(workload.start)
     objective = jax.jit(workload.objective)
     loss = jax.jit(workload.data_loss)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from pyscsopt.algorithms import ProxGGNSCORE
 from pyscsopt.problems import Problem
 from pyscsopt.regularizers import PHuberSmootherL1L2
@@ -34,7 +35,7 @@ def settings(workload: Workload) -> list[dict]:
 
 def prepare(workload: Workload, step_size: float):
     """See `peers`."""
-    flat, unravel = jax.flatten_util.ravel_pytree(workload.start)
+    flat, unravel = ravel_pytree(workload.start)
     x, y, n = workload.inputs, workload.targets[:, 0], len(workload.inputs)
 
     def outputs(inputs, theta):

@@ -14,7 +14,9 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed.
-A pass through the network does without J; p₁ are the parameters of its first layer, which no tangent comes from before.
+Where a factor in float32 pays, products and N³/3 of `StructuredCG` count half: it does where half of them is more than
+0.4 iterations; its N² numbers then count half too, and F half as much again. A pass through the network does without J;
+p₁ are the parameters of its first layer, into which no tangent comes.
 """
 
 from typing import NamedTuple
@@ -124,11 +126,15 @@ def primal(shape: SystemShape) -> Cost:
 def structured_cg(shape: SystemShape) -> Cost:
     """`StructuredCG`, for a layered model."""
     size, p = shape.numbers, shape.parameters
-    matrix = _structured_gram(shape) + size**3 / 3
-    operations = matrix * (0.5 if single_precision_pays(shape) else 1.0) + _ITERATIONS * _iteration(shape)
+    # Of K̃, its factor and a copy, and of the Jacobian that they come from.
+    share = 0.5 if single_precision_pays(shape) else 1.0
+    operations = share * (_structured_gram(shape) + size**3 / 3) + _ITERATIONS * _iteration(shape)
     # A block of the Gram works on copies of its rows' factors.
     copies = 3.5 * shape.jacobian * min(1.0, BLOCK / size)
-    numbers = shape.jacobian + max(3 * size**2, 2 * size**2 + 8 * p, size**2 + copies)
+    lowered = shape.jacobian if share < 1 else 0
+    numbers = shape.jacobian + max(
+        share * (3 * size**2 + lowered), share * 2 * size**2 + 8 * p, share * (size**2 + copies)
+    )
     return Cost(operations, shape.itemsize * numbers)
 
 
