@@ -41,6 +41,17 @@ def table(results: list[dict]) -> str:
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
+def markdown(record: dict) -> str:
+    """The tables of all workloads."""
+    return "\n".join(table(each) for each in _by_workload(record).values())
+
+
+def _by_workload(record: dict, names: list[str] | None = None) -> dict[str, list[dict]]:
+    results = record["results"]
+    names = names or list(dict.fromkeys(each["workload"] for each in results))
+    return {name: [each for each in results if each["workload"] == name] for name in names}
+
+
 def _name(result: dict) -> str:
     return _NAMES.get(result["peer"], result["peer"])
 
@@ -96,9 +107,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--workloads", nargs="+", help="these alone")
     arguments = parser.parse_args()
-    results = json.loads(arguments.record.read_text())["results"]
-    names = arguments.workloads or list(dict.fromkeys(each["workload"] for each in results))
-    by_workload = {name: [each for each in results if each["workload"] == name] for name in names}
+    by_workload = _by_workload(json.loads(arguments.record.read_text()), arguments.workloads)
     print("\n".join(table(each) for each in by_workload.values()))
     if arguments.figure:
         figure(by_workload, arguments.figure)

@@ -63,6 +63,22 @@ def run(name: str, data_dir: Path | None) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def markdown(record: dict) -> str:
+    """The record as a table."""
+    lines = [
+        "| workload | train, s | of it the first step | a step at the end, ms | steps | memory, MB | solver |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in record["workloads"].items():
+        lines.append(
+            f"| {name} | {row['train']:.1f} | {row['first_step']:.1f} | {1e3 * row['last_step']:.3g} "
+            f"| {row['steps']:.0f} "
+            f"| {row['process_megabytes']:.0f}, {row['megabytes']:.0f} of them above JAX alone "
+            f"| {row['solver'].split(' ')[0]} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Runs every workload some times and writes the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -126,9 +126,11 @@ def test_overflowing_relu_network_never_gives_nan():
     assert set(np.asarray(infos.status).tolist()) == {cx.StepStatus.NONFINITE_START}
 
 
-def test_first_damping_is_the_mean_of_the_kernel_diagonal():
+@pytest.mark.parametrize("share", [None, 1.0, 20.0])
+def test_first_damping_is_a_share_of_the_mean_of_the_kernel_diagonal(share):
     case = helpers.make_case("wide", "squared")
-    algorithm = _algorithm(case.model, cx.SquaredError(), cx.PseudoHuber(0.3))
+    step = cx.TrustRegion() if share is None else cx.TrustRegion(initial_damping=share)
+    algorithm = _algorithm(case.model, cx.SquaredError(), cx.PseudoHuber(0.3), step=step)
     _, _, infos, _ = _run(algorithm, case.params, jnp.asarray(case.inputs), jnp.asarray(case.targets))
     _, jacobian = helpers.network(helpers.as_layers(case.params), case.inputs, helpers.scales_of(case.model), "tanh")
     inverse = 1 / helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].hessian(helpers.flatten(case.params))
@@ -136,7 +138,7 @@ def test_first_damping_is_the_mean_of_the_kernel_diagonal():
     # Refusals double it, then quadruple, ...: the first trial's damping is what was used, undone by its growths.
     attempts = int(infos.attempts[0])
     growth = 2.0 ** (attempts * (attempts - 1) / 2)
-    assert float(infos.damping[0]) / growth == pytest.approx(kernel.mean(), rel=1e-12)
+    assert float(infos.damping[0]) / growth == pytest.approx((share or 0.1) * kernel.mean(), rel=1e-12)
 
 
 def test_refusals_grow_the_damping_by_2_4_8():
@@ -149,7 +151,7 @@ def test_refusals_grow_the_damping_by_2_4_8():
         return inputs @ params[:, None] + away
 
     inputs, targets = jnp.asarray(np.eye(2)), jnp.zeros((2, 1))
-    algorithm = _algorithm(spike, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(max_attempts=4))
+    algorithm = _algorithm(spike, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(4, initial_damping=1.0))
     updates, state = jax.jit(algorithm.update)(algorithm.init(flat), flat, algorithm.batch(flat, inputs, targets))
     assert int(state.info.status) == cx.StepStatus.REJECTED
     assert int(state.info.attempts) == 4
@@ -194,7 +196,7 @@ def test_gain_ratio_sets_the_damping():
     """On a quadratic ρ = 1, so the damping falls to a tenth each step, as one step in NumPy does."""
     rng = np.random.default_rng(3)
     inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
-    algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1)
+    algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, step=cx.TrustRegion(initial_damping=1.0))
     _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
     normal = inputs.T @ inputs / 9
     # Three parameters against nine numbers: the primal side, whose scale is that of the Gram too, tr K / 9.
@@ -232,7 +234,7 @@ def test_fixed_damping_is_a_floor():
     inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
     algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, damping=5.0)
     _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
-    first = np.trace(inputs.T @ inputs / 9) / 9
+    first = 0.1 * np.trace(inputs.T @ inputs / 9) / 9
     assert float(infos.damping[0]) == pytest.approx(first + 5.0, rel=1e-12)
     assert np.all(np.asarray(infos.damping) > 5.0)
 
@@ -276,3 +278,9 @@ def test_synthetic_problem_is_solved_in_few_steps(seed):
 def test_max_attempts_must_be_a_whole_number():
     with pytest.raises(ValueError, match=r"`TrustRegion\(max_attempts=0\)`: must be a whole number from 1 up"):
         cx.TrustRegion(max_attempts=0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_initial_damping_must_be_a_positive_number(value):
+    with pytest.raises(ValueError, match=r"`TrustRegion\(initial_damping=.*must be a positive finite number"):
+        cx.TrustRegion(initial_damping=value)

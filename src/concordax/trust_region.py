@@ -1,5 +1,6 @@
 """The default step: Levenberg-Marquardt in the metric of the regularizer. The objective never rises."""
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -45,14 +46,16 @@ class TrustRegion(AbstractStep):
     """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
 
     Accept if ρ > 1e-4, then λ ← λ·max(1/10, 1 − (2ρ−1)³) and growth ← 2; else λ ← λ·growth, growth ← 2·growth and solve
-    again with the same Jacobian and Gram (Nielsen's rule). The first λ is the mean of diag K. F never
-    rises, whatever the model; a non-finite trial is a refused one.
+    again with the same Jacobian and Gram (Nielsen's rule). F never rises, whatever the model; a non-finite trial is a
+    refused one.
 
     Args:
         max_attempts: trials a step before it is given up and the parameters stay.
+        initial_damping: the first λ, in units of the mean of diag K. Below 1 the first steps get on faster; where the
+            data also choose the strength, a large one leaves it time to settle before the features have moved far.
 
     Raises:
-        ValueError: if `max_attempts` is not a whole number from 1 up.
+        ValueError: if `max_attempts` is not a whole number from 1 up, or `initial_damping` not positive and finite.
 
     Example:
         >>> TrustRegion().max_attempts
@@ -60,11 +63,17 @@ class TrustRegion(AbstractStep):
     """
 
     max_attempts: int = eqx.field(static=True)
+    initial_damping: float = eqx.field(static=True)
 
-    def __init__(self, max_attempts: int = 12):
+    def __init__(self, max_attempts: int = 12, *, initial_damping: float = 0.1):
         if not isinstance(max_attempts, int) or max_attempts < 1:
             raise ValueError(f"`TrustRegion(max_attempts={max_attempts!r})`: must be a whole number from 1 up.")
-        self.max_attempts = max_attempts
+        if not (math.isfinite(initial_damping) and initial_damping > 0):
+            raise ValueError(
+                f"`TrustRegion(initial_damping={initial_damping!r})`: must be a positive finite number; 1 is the mean "
+                "of diag K."
+            )
+        self.max_attempts, self.initial_damping = max_attempts, float(initial_damping)
 
     def init(self, dtype):
         """No damping chosen yet."""
@@ -74,7 +83,7 @@ class TrustRegion(AbstractStep):
         """Trials with growing damping until one gains."""
         scale = local.prepared.curvature()
         scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
-        first = jnp.where(state.next_damping < 0, scale, state.next_damping)
+        first = jnp.where(state.next_damping < 0, self.initial_damping * scale, state.next_damping)
         start = _Search(
             displacement=jnp.zeros_like(local.flat),
             loss=local.loss,
