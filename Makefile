@@ -1,7 +1,7 @@
 # make demo    fit a bundled table, write a model and an HTML report to build/demo
 # make test    lint, type check and test
 # make test-oldest  test the core on the oldest supported versions
-# make bench   measure steps and time to a loss, beside other libraries, on one core; writes build/bench
+# make bench   measure steps, their growth, first runs and time to a loss beside other libraries; writes build/bench
 # make check   lint and type check only
 # make clean   remove all that these commands made
 #
@@ -46,6 +46,9 @@ bench:
 	@$(SETUP) "$(VENV)-bench" all,bench
 	@mkdir -p build/bench
 	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/step_time.py --output build/bench/step_time.json
+	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/shapes.py --output build/bench/shapes.json
+	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/scaling.py --output build/bench/scaling.json --figure build/bench/scaling.png
+	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/first_run.py --output build/bench/first_run.json
 	"$(VENV)-bench/bin/python" benchmarks/time_to_loss.py --workloads A B --output build/bench/time_to_loss.json
 	"$(VENV)-bench/bin/python" benchmarks/draw.py build/bench/time_to_loss.json --figure build/bench/time_to_loss.png
 

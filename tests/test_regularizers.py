@@ -154,3 +154,13 @@ def test_value_is_convex_in_many_dimensions():
     hessian = np.asarray(jax.jacfwd(cx.PseudoHuber(0.3).gradient)(x))
     assert np.abs(hessian - np.diag(np.diag(hessian))).max() == 0
     assert np.diag(hessian).min() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pseudo_huber_where_the_square_overflows(dtype):
+    regularizer = cx.PseudoHuber(0.5)
+    largest = float(jnp.finfo(dtype).max)
+    x = jnp.asarray([1e-3 * largest, -1e-3 * largest, 3.0], dtype)
+    np.testing.assert_allclose(regularizer.gradient(x)[:2], [1.0, -1.0], rtol=1e-6)
+    assert np.isfinite(float(regularizer.value(x)))
+    assert float(regularizer.value(x)) > float(regularizer.value(x[2:]))

@@ -96,6 +96,28 @@ def test_hands_over_where_the_budget_does_not_suffice():
     assert helpers.relative_error(alone.direction, expected.direction) > 1e-6
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("strength", "damping"), [(1e-5, 0.0), (1e-2, 0.0), (1e-4, 1e2), (1e-4, 1e4), (1e-4, 1e6)])
+def test_a_factor_in_float32_gives_the_same_direction(name, strength, damping):
+    """From t far below K, where float32 holds few digits of the factor, to far above, where t M⁻¹ s is nearly s."""
+    system = _system(*MODELS[name], cx.PseudoHuber(3.0))
+    expected = solve(cx.Dual(), system, strength, damping)
+    found = solve(cx.StructuredCG(max_iterations=300, single=True).alone, system, strength, damping)
+    assert bool(found.stats.converged)
+    assert found.direction.dtype == jnp.float64
+    assert helpers.relative_error(found.direction, expected.direction) < 1e-9
+    # One that is not polished would have the digits of float32.
+    assert int(found.stats.iterations) >= 1
+
+
+def test_what_stands_behind():
+    solver = cx.StructuredCG(1e-9, 7)
+    assert solver.backup == cx.StructuredCG(1e-9, 7, single=False)
+    assert solver.backup.backup == solver.direct == cx.Dual()
+    assert solver.alone == cx.StructuredCG(1e-9, 7, hand_over=False)
+    assert cx.Dual().backup == cx.Dual().alone == cx.Dual()
+
+
 def test_an_unfinished_direction_states_its_own_decrease():
     """What an unfinished solve promises is what the quadratic model does there: the slack is accounted for."""
     strength = 1e-3
@@ -167,3 +189,7 @@ def test_training_hands_over_step_by_step_and_then_for_good():
     dual, short = _train(cx.Dual()), _train(cx.StructuredCG(max_iterations=1))
     np.testing.assert_allclose(short.history["objective"], dual.history["objective"], rtol=1e-10)
     np.testing.assert_array_equal(short.history["handed_over"], 1)
+    # In the first steps both programs have spent their budget, from the third on the second alone.
+    iterations, attempts = short.history["solver_iterations"], short.history["attempts"]
+    assert (iterations[:3] > attempts[:3]).all()
+    np.testing.assert_array_equal(iterations[3:], attempts[3:])

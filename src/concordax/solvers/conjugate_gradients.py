@@ -61,13 +61,11 @@ def conjugate_gradients(
         residual = state.residual - size * image
         conditioned = precondition(residual)
         slope = jnp.vdot(residual, conditioned)
-        # The flexible form (Notay 2000): M⁻¹ in lower precision is not quite one symmetric matrix.
-        change = slope - jnp.vdot(state.residual, conditioned)
         return CGState(
             carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
             residual=residual,
             conditioned=conditioned,
-            search=conditioned + change / state.slope * state.search,
+            search=conditioned + slope / state.slope * state.search,
             slope=slope,
             iterations=state.iterations + 1,
         )
