@@ -74,6 +74,13 @@ def test_where_nothing_fits_the_error_says_what_would():
         )  # fmt: skip
 
 
+def test_where_a_factor_in_float32_pays():
+    assert costs.single_precision_pays(_layered(1000, 1, 20, 500, 1))
+    # On a mini-batch the passes over the parameters are the price, not the small matrix.
+    assert not costs.single_precision_pays(_layered(16, 10, 784, 512, 10))
+    assert not costs.single_precision_pays(_layered(1000, 1, 20, 500, 1)._replace(itemsize=4))
+
+
 def test_a_run_says_which_solver_and_why(caplog):
     x = np.linspace(-1, 1, 30)[:, None]
     model = cx.TwoLayer(1, 20)
