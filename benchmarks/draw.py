@@ -81,7 +81,7 @@ def figure(by_workload: dict[str, list[dict]], path: Path) -> None:
     from matplotlib import pyplot
 
     width = len(by_workload)
-    canvas, axes = pyplot.subplots(1, width, figsize=(6.0 * width, 4.6), squeeze=False, layout="constrained")
+    canvas, axes = pyplot.subplots(1, width, figsize=(6.0 * width, 5.0), squeeze=False, layout="constrained")
     peers = list(dict.fromkeys(each["peer"] for results in by_workload.values() for each in results))
     colours = {peer: pyplot.get_cmap("tab20")(2 * index % 20 + index // 10) for index, peer in enumerate(peers)}
     for panel, (name, results) in zip(axes[0], by_workload.items(), strict=True):
@@ -96,7 +96,8 @@ def figure(by_workload: dict[str, list[dict]], path: Path) -> None:
         panel.set(xscale="log", yscale="log", xlabel="seconds, one core, warm", ylabel="training loss")
         panel.set_title(f"{name}: {title}", fontsize=9)
         panel.grid(alpha=0.25)
-        panel.legend(fontsize=7)
+    handles = {label: line for panel in axes[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
     canvas.savefig(path, dpi=150)
 
 

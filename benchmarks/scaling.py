@@ -3,8 +3,8 @@
     python benchmarks/scaling.py --output benchmarks/records/scaling.json --figure docs/scaling.png
 
 One trust-region step of the default solver (`Auto`), warm, in float64: median seconds, the solver chosen, its
-iterations, and the bytes of temporary memory that the compiler sets aside. The exponent printed is that of the last
-doubling.
+iterations, and the bytes of temporary memory that the compiler sets aside. The exponents printed are those of seconds
+against what is varied: between first and last point, and between the last two.
 """
 
 import argparse
@@ -60,20 +60,21 @@ def measure(rows: int, inputs: int, depth: int, width: int, outputs: int, repeat
 
 def markdown(record: dict) -> str:
     """The record as a table: seconds a step at each value."""
-    lines = ["| varied | ms a step (solver where it changes) | growth at the last doubling |", "|---|---|---|"]
+    lines = ["| varied | ms a step (solver where it changes) | exponent over all | at the end |", "|---|---|---|---|"]
     for name, points in record["series"].items():
         cells, before = [], None
         for point in points:
             solver = "" if point["solver"] == before else f" ({point['solver']})"
             cells.append(f"{point['value']}: {1e3 * point['seconds']:.3g}{solver}")
             before = point["solver"]
-        lines.append(f"| {name} | {', '.join(cells)} | {exponent(points):.2f} |")
+        lines.append(
+            f"| {name} | {', '.join(cells)} | {exponent(points[0], points[-1]):.2f} | {exponent(*points[-2:]):.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def exponent(points: list[dict]) -> float:
-    """The slope of log seconds against the log of what is varied, between the last two points."""
-    one, two = points[-2:]
+def exponent(one: dict, two: dict) -> float:
+    """The slope of log seconds against the log of what is varied, between two points."""
     return math.log(two["seconds"] / one["seconds"]) / math.log(two["value"] / one["value"])
 
 
