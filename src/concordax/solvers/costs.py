@@ -2,21 +2,22 @@
 
 Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
 
-    Dual          operations  1.25 N² p + N³/3 + 30 N²                   (under L2, in layers: as K̃ below)
+    Dual          operations  1.25 N² p + 2 (N³/3 + 30 N²)               (under L2, in layers: as K̃ below)
                   numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p)
-    Primal        operations  1.25 N p² + p³/3 + 3 (8 N p + 30 p²)
+    Primal        operations  1.25 N p² + 2 (p³/3 + 3 (8 N p + 30 p²))
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
-    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + N³/3 + 5 (8 n p + 30 N²)
-                  numbers     F + max(3 N², 2 N² + 8 p, N² + 3.5 F min(1, 256/N))
+    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 30 N²))
+                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N))
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
-5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed.
-Where a factor in float32 pays, products and N³/3 of `StructuredCG` count half: it does where half of them is more than
-0.4 iterations; its N² numbers then count half too, and F half as much again. A pass through the network does without J;
-p₁ are the parameters of its first layer, into which no tangent comes.
+5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed;
+2 is for the trials of a step, some refused. Where a factor in float32 pays, products and N³/3 of `StructuredCG` count
+half: it does where half of them is more than 0.4 iterations; its N² numbers then count half too, F half as much again,
+and 3.5 is 2.5. A pass through the network does without J; p₁ are the parameters of its first layer, into which no
+tangent comes.
 """
 
 from typing import NamedTuple
@@ -30,6 +31,8 @@ from ..system import System
 _PASS = 30.0
 # Iterations that conjugate gradients are expected to take, the start included.
 _ITERATIONS = 5
+# Solves a step, refused trials included: what each takes weighs more on the side with the larger matrix.
+_TRIALS = 2
 # More of them with a preconditioner in float32: none to two, seen at μ = √width.
 _EXTRA_ITERATIONS = 0.4
 # Products that `NystromCG` takes in a step, a third of them for its sketch, and copies of the sketch as it is made.
@@ -111,14 +114,14 @@ def dual(shape: SystemShape) -> Cost:
     structured = shape.scalar and shape.layers
     gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * p
     columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
-    operations = gram + size**3 / 3 + _PASS * size**2
+    operations = gram + _TRIALS * (size**3 / 3 + _PASS * size**2)
     return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p)))
 
 
 def primal(shape: SystemShape) -> Cost:
     """`Primal`."""
     size, p = shape.numbers, shape.parameters
-    operations = _TRIANGLE * size * p**2 + p**3 / 3 + 3 * (8 * size * p + _PASS * p**2)
+    operations = _TRIANGLE * size * p**2 + _TRIALS * (p**3 / 3 + 3 * (8 * size * p + _PASS * p**2))
     columns = min(size * p, CHUNK_ELEMENTS)
     return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * p**2, 2 * p**2 + 2 * columns)))
 
@@ -127,15 +130,14 @@ def structured_cg(shape: SystemShape) -> Cost:
     """`StructuredCG`, for a layered model."""
     size, p = shape.numbers, shape.parameters
     # Of K̃, its factor and a copy, and of the Jacobian that they come from.
-    share = 0.5 if single_precision_pays(shape) else 1.0
-    operations = share * (_structured_gram(shape) + size**3 / 3) + _ITERATIONS * _iteration(shape)
+    single = single_precision_pays(shape)
+    share = 0.5 if single else 1.0
+    solve = share * size**3 / 3 + _ITERATIONS * _iteration(shape)
+    operations = share * _structured_gram(shape) + _TRIALS * solve
     # A block of the Gram works on copies of its rows' factors.
-    copies = 3.5 * shape.jacobian * min(1.0, BLOCK / size)
-    lowered = shape.jacobian if share < 1 else 0
-    numbers = shape.jacobian + max(
-        share * (3 * size**2 + lowered), share * 2 * size**2 + 8 * p, share * (size**2 + copies)
-    )
-    return Cost(operations, shape.itemsize * numbers)
+    copies = (2.5 if single else 3.5) * shape.jacobian * min(1.0, BLOCK / size)
+    numbers = max(share * 3 * size**2, share * 2 * size**2 + 6 * p, share * size**2 + copies)
+    return Cost(operations, shape.itemsize * ((1.5 if single else 1.0) * shape.jacobian + numbers))
 
 
 def single_precision_pays(shape: SystemShape) -> bool:
