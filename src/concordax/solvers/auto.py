@@ -49,7 +49,7 @@ class Auto(AbstractSolver):
     Example:
         >>> wide = ((500, 20), (1, 500))
         >>> Auto().plan(SystemShape(rows=1000, outputs=1, parameters=10_500, layers=wide)).solver
-        StructuredCG(tolerance=1e-10, max_iterations=100, hand_over=True)
+        StructuredCG(tolerance=1e-10, max_iterations=100, single=None, hand_over=True)
         >>> Auto().plan(SystemShape(rows=10_000, outputs=1, parameters=100)).solver
         Primal()
         >>> digits = ((256, 65), (10, 257))
