@@ -23,7 +23,7 @@ def _layered(rows, outputs, *sizes, scalar=False):
         (_layered(1000, 1, 20, 500, 1), cx.StructuredCG()),
         (_layered(1000, 1, 20, 500, 1, scalar=True), cx.Dual()),
         (_layered(8192, 1, 8, 200, 1), cx.Primal()),
-        # Twice as fast on the parameters' side, as measured: a refused trial costs the side with the larger matrix more.
+        # Twice as fast as measured: a refused trial costs the side with the larger matrix more.
         (_layered(2000, 1, 8, 100, 1), cx.Primal()),
         (SystemShape(rows=100, outputs=1, parameters=10_000), cx.Dual()),
         (SystemShape(rows=10_000, outputs=1, parameters=100), cx.Primal()),
