@@ -55,19 +55,22 @@ def conjugate_gradients(
         # A slope that is not positive is one of rounding, or of a preconditioner that is not definite.
         return ~done(state) & (state.iterations < max_iterations) & (state.slope > 0)
 
-    def iterate(state: CGState) -> CGState:
-        image, companions = product(state.search)
-        size = state.slope / jnp.vdot(state.search, image)
-        residual = state.residual - size * image
-        conditioned = precondition(residual)
-        slope = jnp.vdot(residual, conditioned)
-        return CGState(
-            carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
-            residual=residual,
-            conditioned=conditioned,
-            search=conditioned + slope / state.slope * state.search,
-            slope=slope,
-            iterations=state.iterations + 1,
-        )
+    return jax.lax.while_loop(go_on, lambda state: iterate(product, precondition, state)[0], first)
 
-    return jax.lax.while_loop(go_on, iterate, first)
+
+def iterate(product: Callable, precondition: Callable, state: CGState) -> tuple[CGState, Float[Array, ""]]:
+    """One iteration, and the size of its step; the quotient of the slopes is the other coefficient."""
+    image, companions = product(state.search)
+    size = state.slope / jnp.vdot(state.search, image)
+    residual = state.residual - size * image
+    conditioned = precondition(residual)
+    slope = jnp.vdot(residual, conditioned)
+    after = CGState(
+        carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
+        residual=residual,
+        conditioned=conditioned,
+        search=conditioned + slope / state.slope * state.search,
+        slope=slope,
+        iterations=state.iterations + 1,
+    )
+    return after, size

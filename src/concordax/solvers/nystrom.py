@@ -19,8 +19,7 @@ class NystromSketch(eqx.Module):
 
     def precondition(self, v: Float[Array, " p"], shift: Float[Array, ""]) -> Float[Array, " p"]:
         """P⁻¹ v for P = U (Λ + t) Uᵀ + (λ_min + t)(I − U Uᵀ): outside of U, M is taken for the least value inside."""
-        rest = self.values[-1] + shift
-        return v / rest + ((self.basis @ v) * (1 / (self.values + shift) - 1 / rest)) @ self.basis
+        return self.root(v, shift, -1.0)
 
     def root(self, v: Float[Array, " p"], shift: Float[Array, ""], power: float) -> Float[Array, " p"]:
         """P^power v."""

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..system import System
 from .base import Complexity
+from .conjugate_gradients import CGState, iterate, start
 from .nystrom import NystromSketch
 
 _PROBES = 8
@@ -29,13 +30,11 @@ _LARGEST_LEVERAGE = 0.99
 
 
 class _Probe(NamedTuple):
-    solution: Float[Array, " p"]
-    residual: Float[Array, " p"]
-    search: Float[Array, " p"]
-    slope: Float[Array, ""]
+    """Conjugate gradients that carry the solution, with the step sizes and the quotients of slopes so far."""
+
+    state: CGState
     sizes: Float[Array, " m"]
     ratios: Float[Array, " m"]
-    iterations: Int[Array, ""]
 
 
 def stochastic_complexity(
@@ -62,7 +61,7 @@ def stochastic_complexity(
         signs = jax.random.rademacher(key, (size,), root.dtype)
         known = sketch.root(signs, strength, -0.5)
         end = _solve(matrix, sketch, strength, sketch.root(signs, strength, 0.5))
-        return jnp.vdot(end.solution - known, known), size * _log_quadrature(end)
+        return jnp.vdot(end.state.carried - known, known), size * _log_quadrature(end)
 
     inverse, logarithm = jax.lax.map(probe, jax.random.split(jax.random.key(1), _PROBES))
     known = jnp.sum(1 / (sketch.values + strength)) + (size - len(sketch.values)) / (sketch.values[-1] + strength)
@@ -76,38 +75,27 @@ def stochastic_complexity(
 
 def _solve(matrix, sketch: NystromSketch, strength, target) -> _Probe:
     """Conjugate gradients that keep their coefficients."""
-    conditioned = sketch.precondition(target, strength)
-    slope = jnp.vdot(target, conditioned)
+    precondition = lambda v: sketch.precondition(v, strength)
+    first = start(jnp.zeros_like(target), target, precondition)
+
+    def go_on(probe: _Probe):
+        state = probe.state
+        return (state.iterations < _ITERATIONS) & (state.slope > _TOLERANCE**2 * first.slope)
+
+    def record(probe: _Probe) -> _Probe:
+        state, index = probe.state, probe.state.iterations
+        after, size = iterate(lambda v: (matrix(v), v), precondition, state)
+        ratio = after.slope / state.slope
+        return _Probe(after, probe.sizes.at[index].set(size), probe.ratios.at[index].set(ratio))
+
     # What is never reached stands for a 1 on the diagonal of the tridiagonal matrix: log 1 = 0.
     ones = jnp.ones(_ITERATIONS, target.dtype)
-    first = _Probe(jnp.zeros_like(target), target, conditioned, slope, ones, 0 * ones, jnp.zeros((), int))
-
-    def go_on(state: _Probe):
-        return (state.iterations < _ITERATIONS) & (state.slope > _TOLERANCE**2 * slope)
-
-    def iterate(state: _Probe) -> _Probe:
-        image = matrix(state.search)
-        step = state.slope / jnp.vdot(state.search, image)
-        residual = state.residual - step * image
-        conditioned = sketch.precondition(residual, strength)
-        new = jnp.vdot(residual, conditioned)
-        ratio = new / state.slope
-        return _Probe(
-            solution=state.solution + step * state.search,
-            residual=residual,
-            search=conditioned + ratio * state.search,
-            slope=new,
-            sizes=state.sizes.at[state.iterations].set(step),
-            ratios=state.ratios.at[state.iterations].set(ratio),
-            iterations=state.iterations + 1,
-        )
-
-    return jax.lax.while_loop(go_on, iterate, first)
+    return jax.lax.while_loop(go_on, record, _Probe(first, ones, 0 * ones))
 
 
 def _log_quadrature(end: _Probe) -> Float[Array, ""]:
     """e₁ᵀ log(T) e₁ of Lanczos's matrix T, from the step sizes a and ratios b: 1/a_j + b_{j−1}/a_{j−1} and √b_j/a_j."""
-    reached = jnp.arange(_ITERATIONS) < end.iterations
+    reached = jnp.arange(_ITERATIONS) < end.state.iterations
     before = jnp.where(reached[1:], end.ratios[:-1] / end.sizes[:-1], 0.0)
     diagonal = 1 / end.sizes + jnp.concatenate([jnp.zeros(1, before.dtype), before])
     beside = jnp.where(reached[1:], jnp.sqrt(end.ratios[:-1]) / end.sizes[:-1], 0.0)
@@ -122,8 +110,8 @@ def _leverage(system: System, root, sketch: NystromSketch, strength, gamma) -> F
         image = system.jacobian.mv(root * direction)
         return total + image[:, :, None] * image[:, None, :] / (value + strength), None
 
-    start = jnp.zeros_like(system.curvature)
-    known = jax.lax.scan(add, start, (sketch.basis, sketch.values))[0]
+    none = jnp.zeros_like(system.curvature)
+    known = jax.lax.scan(add, none, (sketch.basis, sketch.values))[0]
     trace, curvature = jnp.einsum("naa->", known), jnp.einsum("naa->", system.curvature)
     spread = known + jnp.maximum(gamma - trace, 0.0) / curvature * system.curvature
     leverage = spread * jnp.minimum(gamma / trace, 1.0)
