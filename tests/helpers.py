@@ -63,7 +63,19 @@ def _softmax_hessian(o, y):
     return _diagonal(p) - p[:, :, None] * p[:, None, :]
 
 
+def _huber_factor(o, y):
+    curvature, pull = 1 / (1 + (o - y) ** 2 / HUBER**2) ** 1.5, (o - y) / np.sqrt(1 + (o - y) ** 2 / HUBER**2)
+    return _diagonal(np.sqrt(curvature)), pull / np.sqrt(curvature)
+
+
+HUBER = 1.5
 REFERENCE_LOSSES = {
+    "pseudo-huber": ReferenceLoss(
+        value=lambda o, y: (HUBER * np.hypot(HUBER, np.asarray(o - y, np.longdouble)) - HUBER**2).sum(axis=-1),
+        gradient=lambda o, y: (o - y) / np.sqrt(1 + (o - y) ** 2 / HUBER**2),
+        hessian=lambda o, y: _diagonal((1 + (o - y) ** 2 / HUBER**2) ** -1.5),
+        factor=_huber_factor,
+    ),
     "squared": ReferenceLoss(
         value=lambda o, y: 0.5 * ((o - y) ** 2).sum(axis=-1),
         gradient=lambda o, y: o - y,
@@ -84,12 +96,17 @@ REFERENCE_LOSSES = {
     ),
 }
 
-LOSSES = {"squared": cx.SquaredError(), "softmax": cx.SoftmaxCrossEntropy(), "binary": cx.BinaryCrossEntropy()}
+LOSSES = {
+    "squared": cx.SquaredError(),
+    "pseudo-huber": cx.PseudoHuberLoss(HUBER),
+    "softmax": cx.SoftmaxCrossEntropy(),
+    "binary": cx.BinaryCrossEntropy(),
+}
 
 
 def draw_targets(loss: str, rng: np.random.Generator, rows: int, outputs: int) -> np.ndarray:
     """Targets [rows, outputs]: normal, one-hot, or zeros and ones. All classes occur."""
-    if loss == "squared":
+    if loss in ("squared", "pseudo-huber"):
         targets = rng.normal(size=(rows, outputs))
     elif loss == "softmax":
         targets = np.eye(outputs)[rng.permutation(np.arange(rows) % outputs)]

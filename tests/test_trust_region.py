@@ -193,7 +193,7 @@ def _linear(params, inputs):
 
 
 def test_gain_ratio_sets_the_damping():
-    """On a quadratic ρ = 1, so the damping falls to a tenth each step, as one step in NumPy does."""
+    """On a quadratic ρ = 1, so the damping falls to a quarter each step, as one step in NumPy does."""
     rng = np.random.default_rng(3)
     inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
     algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, step=cx.TrustRegion(initial_damping=1.0))
@@ -201,7 +201,7 @@ def test_gain_ratio_sets_the_damping():
     normal = inputs.T @ inputs / 9
     # Three parameters against nine numbers: the primal side, whose scale is that of the Gram too, tr K / 9.
     first = np.trace(normal) / 9
-    np.testing.assert_allclose(infos.damping, first * 0.1 ** np.arange(STEPS), rtol=1e-9)
+    np.testing.assert_allclose(infos.damping, first * 0.25 ** np.arange(STEPS), rtol=1e-6)
     gradient = inputs.T @ (inputs @ theta[:, None] - targets)[:, 0] / 9 + 0.1 * theta
     delta = -np.linalg.solve(normal + (0.1 + first) * np.eye(3), gradient)
     assert float(infos.decrement[0]) == pytest.approx(np.sqrt(-gradient @ delta), rel=1e-10)

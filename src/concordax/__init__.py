@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .laplace import class_probabilities as class_probabilities
     from .laplace import posterior as posterior
     from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+    from .losses import PseudoHuberLoss as PseudoHuberLoss
     from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
     from .losses import SquaredError as SquaredError
     from .models import MLP as MLP
@@ -44,7 +45,7 @@ _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
-    "losses": ("BinaryCrossEntropy", "SoftmaxCrossEntropy", "SquaredError"),
+    "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("direction", "ggn_score", "objective"),
     "regularizers": ("L2", "PseudoHuber"),
