@@ -1,165 +1,117 @@
-"""Test error, log likelihood and seconds of the default estimators on tables; writes one JSON record.
+"""Error, likelihood, calibration and seconds of the default estimators and of others on tables; one JSON record.
 
-    python benchmarks/tables.py --data-dir FOLDER --splits 10 --output benchmarks/records/tables.json
+    python benchmarks/tables.py --data-dir FOLDER --output benchmarks/records/tables.json
+    python benchmarks/tables.py ... --tables concrete kin8nm --contestants concordax "Gaussian process" --splits 5
 
-FOLDER holds the UCI regression benchmark as NAME.npz (X, y, test_indices: the standard splits of Hernández-Lobato). The
-classification tables are scikit-learn's, in ten stratified folds. Nothing is tuned: the estimators as they are. Beside
-them stands scikit-learn's ridge regression with its strength cross-validated. Seconds are of the whole fit, wall clock;
-those with compilation are of fits before each of which all compiled programs were forgotten.
+FOLDER holds the named tables that scikit-learn does not bring, as NAME.npz (see benchmarks/datasets.py). What is run
+replaces what the record had of the same table, contestant and split; the rest of the record stays. One core: run it
+under `taskset`, with one thread. Seconds are of the whole fit, wall clock, any search or cross-validation included.
 """
 
 import argparse
-import itertools
-import os
+import json
 import time
+import warnings
 from pathlib import Path
 
-import jax
 import numpy as np
+from contestants import CONTESTANTS
+from datasets import NAMED, OTHERS, TABLES, Table, chosen
 from results import write
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
-from sklearn.linear_model import RidgeCV
+from scipy.stats import norm
 from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from concordax.sklearn import GGNClassifier, GGNRegressor
-
-REGRESSION = ("bostonHousing", "concrete")
-CLASSES = {"breast cancer": load_breast_cancer, "wine": load_wine}
+_LEVELS = (0.5, 0.8, 0.95)
 
 
-def regression(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> dict[str, float]:
-    """Fits without the test rows and scores on them."""
-    train = np.setdiff1d(np.arange(len(y)), test)
-    model = GGNRegressor().fit(x[train], y[train])
-    mean, std = model.predict(x[test], return_std=True)
-    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-4, 4, 33))).fit(x[train], y[train])
-    z = (y[test] - mean) / std
-    return {
-        "rmse": float(np.sqrt(np.mean((y[test] - mean) ** 2))),
-        "log_likelihood": float(np.mean(-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi))),
-        "covered_95": float(np.mean(np.abs(z) < 1.96)),
-        "ridge_rmse": float(np.sqrt(np.mean((y[test] - ridge.predict(x[test])) ** 2))),
-        **fit_figures(model),
+def score(model, x: np.ndarray, y: np.ndarray, regression: bool) -> dict[str, float]:
+    """Held-out figures of a fitted model: those that it has."""
+    return _regression_scores(model, x, y) if regression else _class_scores(model, x, y)
+
+
+def _regression_scores(model, x, y) -> dict[str, float]:
+    final = model[-1] if hasattr(model, "steps") else model
+    if type(final).__name__ not in ("GGNRegressor", "GaussianProcessRegressor"):
+        return {"rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2)))}
+    mean, std = model.predict(x, return_std=True)
+    z = (y - mean) / std
+    figures = {
+        "rmse": float(np.sqrt(np.mean((y - mean) ** 2))),
+        "log_likelihood": float(np.mean(norm.logpdf(y, mean, std))),
     }
+    for level in _LEVELS:
+        figures[f"covered_{100 * level:.0f}"] = float(np.mean(np.abs(z) < norm.ppf(0.5 + level / 2)))
+    return figures
 
 
-def classification(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
-    """Fits on one part and scores on the other."""
-    model = GGNClassifier().fit(x[train], y[train])
-    return {
-        "accuracy": float(model.score(x[test], y[test])),
-        "log_loss": float(log_loss(y[test], model.predict_proba(x[test]), labels=model.classes_)),
-        "log_loss_uncorrected": float(
-            log_loss(y[test], model.predict_proba(x[test], corrected=False), labels=model.classes_)
-        ),
-        **fit_figures(model),
+def _class_scores(model, x, y) -> dict[str, float]:
+    probabilities = model.predict_proba(x)
+    right = model.classes_[np.argmax(probabilities, axis=1)] == y
+    figures = {
+        "error": float(1 - np.mean(right)),
+        "log_loss": float(log_loss(y, probabilities, labels=model.classes_)),
+        "calibration_error": calibration_error(probabilities.max(axis=1), right),
+        "rows": len(y),
     }
+    if type(model).__name__ == "GGNClassifier":
+        plain = model.predict_proba(x, corrected=False)
+        figures["log_loss_uncorrected"] = float(log_loss(y, plain, labels=model.classes_))
+    return figures
 
 
-def fit_figures(model) -> dict[str, float]:
-    """What the fit itself reports."""
-    return {
-        "seconds": model.seconds_,
-        "steps": model.n_steps_,
-        "strength": model.strength_,
-        "effective_parameters": model.effective_parameters_,
-    }
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """Mean distance of confidence and accuracy over bins of equal width, weighted by their rows."""
+    group = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(np.sum(confidence[group == b] - right[group == b])) for b in range(bins)]
+    return float(np.sum(gaps) / len(right))
 
 
-def fit_time(data_dir: Path) -> dict[str, dict[str, object]]:
-    """Seconds of fits to 1000 rows with 8 features: noisy ones, and concrete's first, which take all the steps."""
-    times = {}
-    for name in ("noisy sine", "concrete"):
-        fits = {"compiling": [], "warm": []}
-        for kind, seed in itertools.product(fits, range(3)):
-            x, y = _thousand_rows(name, data_dir, seed)
-            if kind == "compiling":
-                jax.clear_caches()
-            model = GGNRegressor(random_state=seed).fit(x, y)
-            fits[kind].append({"seconds": model.seconds_, "steps": model.n_steps_, "noise": model.noise_})
-        times[name] = fits
-        print("fit time", name, {kind: f"{_median_seconds(fits[kind]):.1f} s" for kind in fits}, flush=True)
-    return times
+def run(name: str, table: Table, contestant: str, split: int, parts: tuple[np.ndarray, np.ndarray]) -> dict | None:
+    """One fit and its figures; None where the contestant does not enter."""
+    train, test = parts
+    model = CONTESTANTS[contestant](len(train), table.regression)
+    if model is None:
+        return None
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        # That a peer did not converge in its default number of steps is part of what is compared.
+        warnings.simplefilter("ignore")
+        model.fit(table.x[train], table.y[train])
+        seconds = time.perf_counter() - start
+        figures = {"split": split, **score(model, table.x[test], table.y[test], table.regression), "seconds": seconds}
+    if hasattr(model, "n_steps_"):
+        figures |= {"steps": model.n_steps_, "strength": model.strength_}
+    shown = {key: float(f"{value:.4g}") for key, value in figures.items()}
+    print(name, contestant, shown, flush=True)
+    return figures
 
 
-def _thousand_rows(name: str, data_dir: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    if name == "concrete":
-        with np.load(data_dir / "concrete.npz") as data:
-            return data["X"].astype(float)[:1000], data["y"].astype(float).ravel()[:1000]
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(1000, 8))
-    return x, np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.3 * rng.normal(size=1000)
-
-
-def _median_seconds(fits: list[dict[str, float]]) -> float:
-    return float(np.median([fit["seconds"] for fit in fits]))
-
-
-def collect(data_dir: Path, splits: int) -> dict[str, list[dict[str, float]]]:
-    """All tables, a list of rows each."""
-    tables = {}
-    for name in REGRESSION:
-        with np.load(data_dir / f"{name}.npz") as data:
-            x, y, parts = data["X"].astype(float), data["y"].astype(float).ravel(), data["test_indices"]
-            tables[name] = [regression(x, y, parts[s].astype(int)) for s in range(splits)]
-        show(name, tables[name])
-    x, y = load_diabetes(return_X_y=True)
-    orders = [np.random.RandomState(seed).permutation(len(y)) for seed in range(10)]
-    tables["diabetes"] = [regression(x, y, order[: len(y) // 10]) for order in orders]
-    show("diabetes", tables["diabetes"])
-    for name, load in CLASSES.items():
-        x, y = load(return_X_y=True)
-        folds = StratifiedKFold(10, shuffle=True, random_state=0).split(x, y)
-        tables[name] = [classification(x, y, train, test) for train, test in folds]
-        show(name, tables[name])
-    return tables
-
-
-def show(name: str, rows: list[dict[str, float]]) -> None:
-    """Prints the means of a table."""
-    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    print(name, f"({len(rows)} splits)", {key: float(f"{value:.4g}") for key, value in means.items()}, flush=True)
-
-
-def markdown(record: dict) -> str:
-    """The record as the table of the README: means over the splits, ± one standard error."""
-    lines = [
-        "| table | test error | log likelihood or log loss | ridge regression | seconds |",
-        "|---|---|---|---|---|",
-    ]
-    for name, rows in record["tables"].items():
-        column = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-        spread = {key: values.std(ddof=1) / np.sqrt(len(values)) for key, values in column.items()}
-        mean = {key: values.mean() for key, values in column.items()}
-        if "rmse" in column:
-            error, ridge = f"RMSE {mean['rmse']:.2f} ± {spread['rmse']:.2f}", f"RMSE {mean['ridge_rmse']:.2f}"
-            score = f"{mean['log_likelihood']:.2f} ± {spread['log_likelihood']:.2f}"
-        else:
-            error = f"{100 - 100 * mean['accuracy']:.1f} ± {100 * spread['accuracy']:.1f} %"
-            score, ridge = f"{mean['log_loss']:.3f}, without uncertainty {mean['log_loss_uncorrected']:.3f}", ""
-        lines.append(f"| {name} | {error} | {score} | {ridge} | {np.median(column['seconds']):.1f} |")
-    for name, times in record["fit_time"].items():
-        warm, compiling = (_median_seconds(times[kind]) for kind in ("warm", "compiling"))
-        lines.append(f"| 1000 × 8, {name} | | | | {warm:.1f}, with compilation {compiling:.1f} |")
-    return "\n".join(lines) + "\n"
+def merged(old: list[dict], new: dict) -> list[dict]:
+    """The rows of a table and contestant with the new one in the place of its split."""
+    return sorted([row for row in old if row["split"] != new["split"]] + [new], key=lambda row: row["split"])
 
 
 def main() -> None:
-    """Runs all tables and writes the record."""
-    # Fits that are timed with their compilation must compile.
-    os.environ["CONCORDAX_CACHE_DIR"] = ""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Runs what is asked for and merges it into the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--tables", nargs="+", default=["named"], help='names, "named" or "others"')
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    start = time.perf_counter()
-    results = {"fit_time": fit_time(arguments.data_dir), "tables": collect(arguments.data_dir, arguments.splits)}
-    record = write(arguments.output, results | {"seconds": time.perf_counter() - start}, "scikit-learn")
-    print(markdown(record))
+    groups = {"named": NAMED, "others": OTHERS}
+    names = [name for word in arguments.tables for name in groups.get(word, [word])]
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
+    for name in names:
+        table = TABLES[name](arguments.data_dir)
+        rows = results["tables"].setdefault(name, {})
+        for contestant in arguments.contestants:
+            for split, parts in chosen(table, arguments.splits):
+                figures = run(name, table, contestant, split, parts)
+                if figures is not None:
+                    rows[contestant] = merged(rows.get(contestant, []), figures)
+                    write(arguments.output, {"tables": results["tables"]}, "scikit-learn")
 
 
 if __name__ == "__main__":

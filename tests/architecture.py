@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("curvature", "self_concordance", "linalg", "models"),
     ("losses", "regularizers", "jacobians"),
     ("system", "_checks"),
-    ("solvers", "steps", "trust_region", "leave_one_out", "strength"),
+    ("solvers", "steps", "trust_region", "leave_one_out", "strength", "evidence", "cross_validation"),
     ("optimizer",),
     ("history", "stopping", "batches", "progress", "training", "laplace"),
     ("__init__",),

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
-from concordax.strength import noise_variance
+from concordax.evidence import noise_variance
 from concordax.system import Problem, build_system, make_batch
 
 

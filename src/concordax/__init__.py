@@ -8,6 +8,9 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from ._status import RunStatus as RunStatus
     from ._status import StepStatus as StepStatus
+    from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
+    from .cross_validation import LeaveOneOut as LeaveOneOut
+    from .evidence import Evidence as Evidence
     from .history import TrainResult as TrainResult
     from .laplace import Posterior as Posterior
     from .laplace import class_probabilities as class_probabilities
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from .solvers import StructuredCG as StructuredCG
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
-    from .strength import Evidence as Evidence
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
     from .trust_region import TrustRegion as TrustRegion
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 # second, for which `concordax --help` and a file that only names the package need not wait.
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
+    "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
+    "evidence": ("Evidence",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
     "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
@@ -52,7 +56,7 @@ _NAMES = {
     "self_concordance": ("SelfConcordance",),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),
-    "strength": ("Evidence", "FixedStrength"),
+    "strength": ("FixedStrength",),
     "training": ("train",),
     "trust_region": ("TrustRegion",),
 }

@@ -65,7 +65,7 @@ _RUN_MESSAGES = {
     RunStatus.MAX_STEPS: "Stopped at max_steps before the tolerance was met.",
     RunStatus.STOPPED_BY_CALLBACK: "Stopped by a callback.",
     RunStatus.INTERRUPTED: "Interrupted by the user; the result is the state after the last whole step.",
-    RunStatus.PEAKED: "Stopped: evidence and leave-one-out score are past their peak; the parameters there are kept.",
+    RunStatus.PEAKED: "Stopped: the score of strength and parameters is past its peak; the parameters there are kept.",
     RunStatus.STALLED: (
         "Stopped: steps were rejected one after another. Causes: (a) the precision is exhausted (use float64), "
         "(b) the model is not smooth where it stands, (c) a fixed step is too long (use TrustRegion())."

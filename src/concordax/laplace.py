@@ -12,13 +12,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from ._types import Batch
+from .evidence import log_evidence, noise_variance
 from .jacobians import linearize
+from .leave_one_out import left_out_outputs
 from .linalg import SPDFactor
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy
 from .optimizer import make_algorithm
 from .regularizers import AbstractRegularizer
 from .solvers import AbstractFactorable, AbstractSolver, Auto
-from .strength import noise_variance
+from .solvers.base import complexity_of, log_determinant
 from .trust_region import TrustRegion
 
 # Rows of test inputs a product: their cross-Gram with N training numbers is one block.
@@ -44,6 +47,7 @@ class Posterior(eqx.Module):
     examples: Float[Array, ""]
     prepared: AbstractFactorable
     factor: SPDFactor
+    batch: Batch
 
     def predict(self, inputs: Array) -> tuple[Float[Array, "m c"], Float[Array, "m c c"]]:
         """Outputs and, a row, the covariance of the outputs that the parameters' uncertainty gives.
@@ -65,21 +69,66 @@ class Posterior(eqx.Module):
         outputs, covariance = (jnp.concatenate(part)[:rows] for part in zip(*parts, strict=True))
         return outputs, covariance
 
+    def joint(self, inputs: Array) -> tuple[Float[Array, "m c"], Float[Array, "m c m c"]]:
+        """Outputs and their covariance over all rows together, for draws of whole functions.
+
+        Args:
+            inputs: m rows; the result holds (m c)² numbers.
+
+        Returns:
+            The outputs [m, c] and their covariance [m, c, m, c], symmetric.
+        """
+        return _joint(self, jnp.asarray(inputs, ravel_pytree(self.params)[0].dtype))
+
+    def log_evidence(self) -> Float[Array, ""]:
+        """Log p(y) of Laplace's approximation at the parameters, in nats."""
+        return _log_evidence(self)
+
+    def left_out_residuals(self) -> Float[Array, "n c"]:
+        """Targets minus what the linearised model without the row predicts for it: from leverages, without refits."""
+        return _left_out_residuals(self)
+
     def eigenvalues(self) -> Float[Array, " m"]:
         """Eigenvalues of the whitened kernel K, largest first."""
         return jnp.maximum(jnp.linalg.eigvalsh(self.prepared.matrix, UPLO="U", symmetrize_input=False)[::-1], 0.0)
 
 
-@eqx.filter_jit
-def _predict(posterior: Posterior, inputs: Array):
+def _covariance(posterior: Posterior, inputs: Array) -> tuple[Float[Array, "m c"], Float[Array, "m c m c"]]:
     with jax.default_matmul_precision("highest"):
         flat, unravel = ravel_pytree(posterior.params)
         outputs, jacobian = linearize(posterior.model, unravel, flat, inputs)
-        rows, columns = outputs.shape
         scale = posterior.noise_variance / posterior.examples
-        full = posterior.prepared.covariance(jacobian, posterior.strength, posterior.factor)
-        blocks = jnp.einsum("iaib->iab", full.reshape(rows, columns, rows, columns))
-    blocks = scale * 0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))
+        full = scale * posterior.prepared.covariance(jacobian, posterior.strength, posterior.factor)
+    return outputs, full.reshape(*outputs.shape, *outputs.shape)
+
+
+@eqx.filter_jit
+def _joint(posterior: Posterior, inputs: Array):
+    outputs, full = _covariance(posterior, inputs)
+    return outputs, 0.5 * (full + jnp.transpose(full, (2, 3, 0, 1)))
+
+
+@eqx.filter_jit
+def _log_evidence(posterior: Posterior):
+    leverage = posterior.prepared.leverage(posterior.factor)
+    complexity = complexity_of(leverage, log_determinant(posterior.factor))
+    parts = (posterior.strength, posterior.noise_variance, posterior.examples)
+    return log_evidence(posterior.loss, posterior.prepared.system, complexity, *parts)
+
+
+@eqx.filter_jit
+def _left_out_residuals(posterior: Posterior):
+    loss, batch, outputs = posterior.loss, posterior.batch, posterior.prepared.system.outputs
+    leverage = posterior.prepared.leverage(posterior.factor)
+    return batch.targets - left_out_outputs(loss, outputs, batch, leverage)
+
+
+@eqx.filter_jit
+def _predict(posterior: Posterior, inputs: Array):
+    outputs, full = _covariance(posterior, inputs)
+    columns = outputs.shape[1]
+    blocks = jnp.einsum("iaib->iab", full)
+    blocks = 0.5 * (blocks + jnp.swapaxes(blocks, 1, 2))
     # The dual side subtracts: what rounding makes negative is an uncertainty below what can be told from zero.
     least = jnp.clip(jnp.einsum("iaa->ia", blocks), 0.0)
     return outputs, jnp.where(jnp.eye(columns, dtype=bool), least[:, :, None], blocks)
@@ -146,7 +195,7 @@ def posterior(
     batch = algorithm.batch(params, *data, weights)
     tau = jnp.asarray(strength, ravel_pytree(params)[0].dtype)
     prepared, factor, gamma, variance, examples = _prepare(algorithm, params, batch, tau)
-    return Posterior(model, loss, params, tau, variance, gamma, examples, prepared, factor)
+    return Posterior(model, loss, params, tau, variance, gamma, examples, prepared, factor, batch)
 
 
 def class_probabilities(

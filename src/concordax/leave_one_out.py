@@ -33,11 +33,7 @@ def leave_one_out(
         Σ w log p(y_i | the other rows) / Σ w.
     """
     weights = batch.weights
-    share = jnp.where(weights > 1, 1 / jnp.maximum(weights, 1.0), 1.0)
-    leverage = share[:, None, None] * leverage
-    identity = jnp.eye(leverage.shape[1], dtype=leverage.dtype)
-    # A row that alone determines a direction has leverage 1: its left-out prediction is anything, its density nothing.
-    rest = identity * (1 + jnp.finfo(leverage.dtype).eps) - leverage
+    leverage, rest = _parts(batch, leverage)
     residual = loss.whitened_residual(outputs, batch.targets)
     left_out = _solve(rest, residual)
     if loss.estimates_noise:
@@ -46,10 +42,48 @@ def leave_one_out(
         spread = residual.shape[1] * jnp.log(2 * jnp.pi * noise_variance) - _log_determinant(rest)
         density = -0.5 * (quadratic + spread)
     else:
-        moved = jnp.einsum("nab,nb->na", leverage, left_out)
-        shift = loss.hessian_factor(outputs, batch.targets).transpose_solve(moved)
-        density = -loss.value(outputs + shift, batch.targets)
+        density = -loss.value(_moved(loss, outputs, batch, leverage, left_out), batch.targets)
     return jnp.sum(jnp.where(weights > 0, weights * density, 0.0)) / jnp.sum(weights)
+
+
+def left_out_outputs(
+    loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch, leverage: Float[Array, "n k k"]
+) -> Float[Array, "n c"]:
+    """What the model without it predicts for each row.
+
+    Args:
+        loss: the loss.
+        outputs: f(θ; x) [n, c].
+        batch: targets and weights, which count as in `leave_one_out`.
+        leverage: W (Wᵀ W + τH)⁻¹ Wᵀ, the diagonal block of each row.
+
+    Returns:
+        Outputs [n, c].
+    """
+    leverage, rest = _parts(batch, leverage)
+    left_out = _solve(rest, loss.whitened_residual(outputs, batch.targets))
+    return _moved(loss, outputs, batch, leverage, left_out)
+
+
+def _moved(loss, outputs, batch, leverage, left_out):
+    shift = jnp.einsum("nab,nb->na", leverage, left_out)
+    return outputs + loss.hessian_factor(outputs, batch.targets).transpose_solve(shift)
+
+
+def left_out_residual(
+    residual: Float[Array, "n k"], batch: Batch, leverage: Float[Array, "n k k"]
+) -> Float[Array, "n k"]:
+    """(I − h)⁻¹ r: the whitened residual of each row by the model without it."""
+    return _solve(_parts(batch, leverage)[1], residual)
+
+
+def _parts(batch: Batch, leverage: Float[Array, "n k k"]) -> tuple[Float[Array, "n k k"], Float[Array, "n k k"]]:
+    """The leverage h of what is left out of each row, and I − h."""
+    weights = batch.weights
+    leverage = jnp.where(weights > 1, 1 / jnp.maximum(weights, 1.0), 1.0)[:, None, None] * leverage
+    identity = jnp.eye(leverage.shape[1], dtype=leverage.dtype)
+    # A row that alone determines a direction has leverage 1: its left-out prediction is anything, its density nothing.
+    return leverage, identity * (1 + jnp.finfo(leverage.dtype).eps) - leverage
 
 
 def _solve(matrix: Float[Array, "n k k"], rhs: Float[Array, "n k"]) -> Float[Array, "n k"]:

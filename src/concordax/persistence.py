@@ -16,13 +16,15 @@ from concordax.files import replace_atomically
 from concordax.tabular import Task
 
 FORMAT = "concordax model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # What a model file may bring to life besides what skops trusts by itself (arrays, containers, scikit-learn's classes).
 TRUSTED = [
     "concordax.models.MLP",
-    "concordax.sklearn.GGNClassifier",
-    "concordax.sklearn.GGNRegressor",
+    "concordax.sklearn.classifier.GGNClassifier",
+    "concordax.sklearn.regressor.GGNRegressor",
+    "concordax.sklearn.reservoir.Reservoir",
+    "concordax.sklearn.scaling.TableScaler",
     "numpy.dtype",
 ]
 

@@ -13,7 +13,7 @@ class StoppingRule:
 
     Converged when for three steps the objective fell by less than tolerance·|F| at a settled strength; stationary when
     ½ decrement² is below tolerance²·|F| at a settled strength, or the step's own status says so; peaked when the
-    strength's score has not risen for twelve steps.
+    strength's score, or the validation loss under an adaptive strength, has not improved for twelve steps.
     """
 
     def __init__(self, tolerance: float):
@@ -31,7 +31,7 @@ class StoppingRule:
             previous: F before it.
             current: F after it.
             settled: whether the strength has stopped moving.
-            since_peak: steps since the strength's score was at its best; 0 where there is none.
+            since_peak: steps since the strength's score or the validation loss was at its best; 0 where there is none.
         """
         status = StepStatus(int(record["status"]))
         if status == StepStatus.NONFINITE_START:

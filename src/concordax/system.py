@@ -8,7 +8,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ._types import Batch
 from .curvature import AbstractMetric
@@ -57,7 +57,7 @@ class System(eqx.Module):
     metric: AbstractMetric
     loss: Float[Array, ""]
     penalty: Float[Array, ""]
-    numbers: Int[Array, ""]
+    numbers: Float[Array, ""]
 
 
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
@@ -82,7 +82,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
         metric=problem.regularizer.metric(flat),
         loss=data_loss(problem.loss, outputs, batch),
         penalty=problem.regularizer.value(flat),
-        numbers=jnp.sum(batch.weights > 0) * residual.shape[1],
+        numbers=jnp.sum(batch.weights) * residual.shape[1],
     )
 
 

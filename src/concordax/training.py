@@ -63,7 +63,7 @@ def train(
     tolerance: float = 1e-6,
     batch_size: int | None = None,
     key: PRNGKeyArray | None = None,
-    validation: tuple[Any, Any] | None = None,
+    validation: tuple[Any, Any] | tuple[Any, Any, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
     state: GGNState | None = None,
@@ -83,11 +83,11 @@ def train(
         weights: [n] from 0 up; 2 counts a row twice, 0 leaves it out.
         max_steps: steps at most.
         tolerance: relative decrease of F below which, three times in a row, the run has converged; 0 never stops, not
-            even when the score of an adaptive strength has passed its peak.
+            even when the score of an adaptive strength, or the validation loss under one, has passed its peak.
         batch_size: rows a step; None for all. Rows are shuffled by `key` each epoch, the last batch is filled up with
             rows of weight 0. Convergence is judged on means over epochs.
         key: the random key for mini-batches.
-        validation: (inputs, targets) whose loss is recorded and chooses `best_params`.
+        validation: (inputs, targets), or with weights as a third, whose loss is recorded and chooses `best_params`.
         callbacks: called as callback(step, record) after each step; one that returns True ends the run.
         progress: whether to draw a progress bar (needs `rich`).
         state: an optimizer's state to go on from.
@@ -114,9 +114,10 @@ def train(
     check_classes(loss, data[1], batch.targets.shape[1])
     held_out = None
     if validation is not None:
-        check_data(loss, *validation, None)
-        held_out = algorithm.batch(params, *validation)
-        check_classes(loss, validation[1], held_out.targets.shape[1])
+        inputs, targets, *rest = validation
+        check_data(loss, inputs, targets, *(rest or [None]))
+        held_out = algorithm.batch(params, inputs, targets, *rest)
+        check_classes(loss, targets, held_out.targets.shape[1])
     batches = Batches(batch, batch_size, key)
     adaptive = algorithm.strength.is_adaptive
     if adaptive and not batches.full:
@@ -221,7 +222,7 @@ class _Run:
         record = self.records[-1]
         if batches.full:
             settled = self.algorithm.strength.is_settled(state.strength_rule)
-            scored = self.algorithm.strength.is_adaptive and self.held_out is None
+            scored = self.algorithm.strength.is_adaptive
             return rule.observe(
                 record, float(state.info.objective), record["objective"],
                 settled=settled, since_peak=since_best if scored else 0,

@@ -96,7 +96,7 @@ class AbstractPrepared(eqx.Module):
         """Tr K, K = W H⁻¹ Wᵀ."""
 
     def curvature(self) -> Float[Array, ""]:
-        """The mean of diag K over the rows that carry weight, the same on either side: the scale of a first damping."""
+        """The mean of diag K, a row of weight 2 counted as two, the same on either side: the scale of a damping."""
         return self.trace() / self.system.numbers
 
 

@@ -1,0 +1,142 @@
+"""The strength by cross-validation of the linearised model: leave-one-out, or its rotation-invariant form."""
+
+from abc import abstractmethod
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._types import Batch
+from .evidence import log_evidence, noise_variance
+from .leave_one_out import leave_one_out, left_out_residual
+from .losses import AbstractLoss
+from .solvers import AbstractPrepared, Complexity
+from .strength import AbstractAdaptiveStrength
+from .system import System
+
+# Neighbours of τ at which the score is taken too, as a factor: three points to lay a parabola through.
+_APART = 3.0
+
+
+class AbstractCrossValidation(AbstractAdaptiveStrength):
+    """τ where a score of the linearised model's own minimum is best.
+
+    The score is taken at τ/3, τ and 3τ from one Gram; τ goes to the vertex of the parabola through the three over
+    log τ, or to the better end where that has none.
+    """
+
+    @abstractmethod
+    def criterion(
+        self,
+        loss: AbstractLoss,
+        batch: Batch,
+        outputs: Float[Array, "n c"],
+        residual: Float[Array, "n k"],
+        complexity: Complexity,
+    ) -> Float[Array, ""]:
+        """The score, the larger the better, of outputs and whitened residuals at the linearised model's minimum."""
+
+    def estimate(self, state, system, prepared, loss, batch):
+        """Three scores and the vertex between them."""
+        steps = jnp.log(_APART) * jnp.arange(-1.0, 2.0)
+        complexities, scores = [], []
+        # Unrolled: three shifts of one Gram.
+        for step in steps:
+            tau = state.strength * jnp.exp(step)
+            complexity = prepared.complexity(tau)
+            outputs, residual = _at_minimum(system, prepared, loss, batch, tau)
+            complexities.append(complexity)
+            scores.append(self.criterion(loss, batch, outputs, residual, complexity))
+        low, middle, high = scores
+        slope, bend = 0.5 * (high - low), high - 2 * middle + low
+        vertex = jnp.clip(-slope / jnp.where(bend < 0, bend, -1.0), -1.0, 1.0)
+        move = jnp.where(bend < 0, vertex, jnp.sign(slope))
+        target = state.strength * _APART ** jnp.where(jnp.isfinite(move), move, 0.0)
+        here = complexities[1]
+        examples, gamma = jnp.sum(batch.weights), here.effective_parameters
+        variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
+        estimates = state._replace(
+            noise_variance=variance,
+            gamma=gamma,
+            gamma_error=here.error,
+            log_evidence=log_evidence(loss, system, here, state.strength, variance, examples),
+            leave_one_out=leave_one_out(loss, system.outputs, batch, here.leverage, variance),
+            score=middle,
+        )
+        return target, estimates
+
+
+def _at_minimum(
+    system: System, prepared: AbstractPrepared, loss: AbstractLoss, batch: Batch, tau: Float[Array, ""]
+) -> tuple[Float[Array, "n c"], Float[Array, "n k"]]:
+    """Outputs and whitened residuals, a row, where the linearised model with strength τ is least."""
+    solution = prepared.solve(tau, jnp.zeros_like(tau))
+    share = jnp.sqrt(batch.weights / jnp.sum(batch.weights))[:, None]
+    present = share > 0
+    moved = jnp.where(present, solution.image / jnp.where(present, share, 1.0), 0.0)
+    outputs = system.outputs + loss.hessian_factor(system.outputs, batch.targets).transpose_solve(moved)
+    return outputs, loss.whitened_residual(system.outputs, batch.targets) + moved
+
+
+class LeaveOneOut(AbstractCrossValidation):
+    """τ by leave-one-out cross-validation of the linearised model, without refits.
+
+    For squared error the score is −½ log of the mean squared left-out residual ρ_i/(1 − h_i) (Allen's PRESS); for a
+    likelihood loss the mean log density of each row by the model without it. Features that learnt a row while it was
+    there stay learnt, so that on small tables `Evidence` is the safer choice.
+
+    Args:
+        initial: τ until the first update.
+        wait: steps taken before the first update.
+        largest_change: the factor by which one update may move τ.
+        largest_gap: steps from one update to the next at most.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    Source: Allen, Technometrics 16, 1974; Rahnama Rad & Maleki, JRSS B 82, 2020.
+
+    Example:
+        >>> LeaveOneOut().is_adaptive
+        True
+    """
+
+    def criterion(self, loss, batch, outputs, residual, complexity):
+        """−½ log PRESS, or the mean left-out log density."""
+        if not loss.estimates_noise:
+            one = jnp.ones_like(complexity.effective_parameters)
+            return leave_one_out(loss, outputs, batch, complexity.leverage, one)
+        left_out = left_out_residual(residual, batch, complexity.leverage)
+        squares = jnp.where(batch.weights > 0, batch.weights * jnp.sum(left_out**2, axis=1), 0.0)
+        return -0.5 * jnp.log(jnp.sum(squares) / jnp.sum(batch.weights))
+
+
+class GeneralizedCrossValidation(AbstractCrossValidation):
+    """τ by generalized cross-validation: the score is −log of Σ w‖ρ‖²/(1 − γ/N)², ρ the whitened residuals.
+
+    Leave-one-out with every leverage replaced by their mean, so that single rows of high leverage weigh less.
+
+    Args:
+        initial: τ until the first update.
+        wait: steps taken before the first update.
+        largest_change: the factor by which one update may move τ.
+        largest_gap: steps from one update to the next at most.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    Source: Golub, Heath & Wahba, Technometrics 21, 1979.
+
+    Example:
+        >>> GeneralizedCrossValidation().is_adaptive
+        True
+    """
+
+    def criterion(self, loss, batch, outputs, residual, complexity):
+        """−log of the generalized mean square."""
+        del loss, outputs
+        weights = jnp.sum(batch.weights)
+        squares = jnp.where(batch.weights > 0, batch.weights * jnp.sum(residual**2, axis=1), 0.0)
+        free = 1 - complexity.effective_parameters / (weights * residual.shape[1])
+        return jnp.where(
+            free > 0, -jnp.log(jnp.sum(squares) / weights) + 2 * jnp.log(jnp.maximum(free, 1e-30)), -jnp.inf
+        )

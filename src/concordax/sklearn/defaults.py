@@ -1,0 +1,78 @@
+"""What the estimators choose by the size of a table, and how they translate names to objects."""
+
+import numpy as np
+
+from ..cross_validation import GeneralizedCrossValidation, LeaveOneOut
+from ..evidence import Evidence
+from ..regularizers import L2, AbstractRegularizer, PseudoHuber
+from ..strength import AbstractStrength, AnnealedStrength, FixedStrength
+
+_FEWEST_UNITS, _MOST_UNITS, _ROWS_A_UNIT = 100, 300, 50
+# Numbers of output from which float32 serves: the matrices are then too large to factorize, and what iterates on them
+# stops long before the digits run out.
+_SINGLE_FROM = 20_000
+_ADAPTIVE = {"evidence": Evidence, "loo": LeaveOneOut, "gcv": GeneralizedCrossValidation}
+HELD_OUT = "held_out"
+STRENGTHS = frozenset({"auto", HELD_OUT, *_ADAPTIVE})
+# Of the path of strengths, in units of 1/rows: 1 is about what weights of size one ask for, and the end lets them grow
+# some ten times as large.
+_PATH = (10.0, 0.01)
+REGULARIZERS = frozenset({"pseudo_huber", "l2"})
+
+
+def widths(hidden_widths, rows: float) -> tuple[int, ...]:
+    """Units of the hidden layers; "auto" is one layer with a unit for 50 rows, between 100 and 300."""
+    if isinstance(hidden_widths, str):
+        return (int(np.clip(rows / _ROWS_A_UNIT, _FEWEST_UNITS, _MOST_UNITS)),)
+    units = [int(width) for width in hidden_widths]
+    if any(width < 1 or width != given for width, given in zip(units, hidden_widths, strict=True)):
+        raise ValueError(
+            f'`hidden_widths={hidden_widths!r}`: must be "auto" or whole numbers from 1 up, one for each hidden layer.'
+        )
+    return tuple(units)
+
+
+def precision(dtype: str, numbers: float) -> str:
+    """The type of the computation; "auto" is float64 up to 20,000 numbers of output."""
+    if dtype != "auto":
+        return dtype
+    return "float64" if numbers <= _SINGLE_FROM else "float32"
+
+
+def way_of(strength: str | float, numbers: float) -> str | float:
+    """How the strength is found: "auto" is the evidence up to 20,000 numbers of output, held-out rows beyond.
+
+    Beyond, γ has to be estimated from random vectors at several times the price of a step; and on classes that
+    interlock finely the fixed point lowers τ so slowly that training at small τ is over many times sooner.
+    """
+    if strength != "auto":
+        return strength
+    return "evidence" if numbers <= _SINGLE_FROM else HELD_OUT
+
+
+def strength(choice: str | float, initial: float | None, rows: float) -> AbstractStrength:
+    """The strength object; `initial` is where an adaptive one starts."""
+    if not isinstance(choice, str):
+        return FixedStrength(float(choice))
+    if choice == HELD_OUT:
+        return AnnealedStrength(_PATH[0] / rows, _PATH[1] / rows)
+    return _ADAPTIVE[choice]() if initial is None else _ADAPTIVE[choice](initial)
+
+
+def regularizer(choice: str, units: tuple[int, ...]) -> AbstractRegularizer:
+    """The penalty. Pseudo-Huber has the paper's μ = √width: near zero it is L2, large weights it leaves alone."""
+    return L2() if choice == "l2" else PseudoHuber(float(np.sqrt(max(units, default=1))))
+
+
+def padded(x: np.ndarray, targets: np.ndarray, weights: np.ndarray):
+    """Rows filled up with rows of weight 0 to the next of sixteen sizes an octave.
+
+    Weight 0 is absence, exactly, and folds of nearly the same size share one compiled program. From 512 rows on, the
+    sizes are 8 above a multiple of the grain: rows of a Gram that lie a power of two apart fall on the same lines of
+    the cache (1032 rows are a quarter faster than 1024).
+    """
+    rows = len(x)
+    grain = max(1, 2 ** (max(rows - 1, 1).bit_length() - 5))
+    missing = ((8 if grain >= 16 else 0) - rows) % grain
+    index = np.concatenate([np.arange(rows), np.zeros(missing, int)])
+    return x[index], targets[index], np.concatenate([weights, np.zeros(missing)])

@@ -1,0 +1,252 @@
+"""A network for a table of numbers, with error bars."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from ..losses import PseudoHuberLoss, SquaredError
+from .base import GGNEstimator, check_some_weight
+from .scaling import TableScaler
+
+# Of the pseudo-Huber loss, in standard deviations of the targets' bulk: what a network that explains three quarters of
+# the variance leaves is half a deviation.
+_OUTLIER_SCALE = 0.5
+
+
+class GGNRegressor(RegressorMixin, GGNEstimator):
+    """A network for a table of numbers, with nothing to tune and with error bars.
+
+    Inputs and targets are scaled inside; a tanh network in NTK scaling is trained by trust-region Gauss-Newton steps,
+    its strength τ chosen by the Laplace evidence. Minimises (1/Σw) Σ w ℓ(f(x), y) + τ g(θ).
+
+    Args:
+        hidden_widths: units of each hidden layer, or "auto": one layer with a unit for 50 rows, between 100 and 300.
+        loss: "squared_error", or "pseudo_huber" for targets with outliers.
+        activation: tanh, silu, relu, gelu, erf, linear, or a function on arrays.
+        regularizer: "pseudo_huber" with μ = √width, or "l2".
+        strength: "evidence"; "loo" or "gcv" (leave-one-out or generalized cross-validation of the linearised network);
+            "held_out": a tenth of the rows choose it along a path, and when to stop; "auto", the evidence up to 20,000
+            numbers of output and "held_out" beyond; or a positive number.
+        max_steps: steps at most.
+        tolerance: relative decrease below which, three steps in a row, the fit has converged.
+        batch_size: rows a step, of which there are then `max_steps`; None for all. Needs a number as strength.
+        random_state: seed of the initial weights.
+        dtype: "float64", "float32", or "auto": float64 up to 20,000 numbers of output.
+        warm_start: whether a second `fit` goes on from what the first one left.
+        verbose: draw a progress bar.
+        callback: called as callback(step, record) after each step; returning True stops.
+
+    Attributes:
+        strength_: the strength in force at the end.
+        noise_: standard deviation of the noise, in target units; an array for several targets.
+        effective_parameters_: γ, of `n_parameters_`.
+        log_evidence_: of Laplace's approximation, in nats.
+        loo_residuals_: target minus its prediction by the linearised network without the row, [n] or [n, c].
+        n_steps_, status_, history_, seconds_: the run.
+        best_step_: steps taken when the parameters that were kept were reached.
+        weights_, biases_: of each layer, on scaled inputs.
+
+    Raises:
+        ValueError: for data or parameters out of range.
+
+    Source: arXiv 2404.14875 (the steps); MacKay, Neural Computation 4(3), 1992 (strength and error bars).
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(-3, 3, 60)[:, None]
+        >>> model = GGNRegressor(hidden_widths=(20,)).fit(x, np.sin(x[:, 0]))
+        >>> mean, std = model.predict([[0.5], [9.0]], return_std=True)
+        >>> bool(abs(mean[0] - np.sin(0.5)) < 0.05 and std[1] > std[0])
+        True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **GGNEstimator._parameter_constraints,
+        "loss": [StrOptions({"squared_error", "pseudo_huber"})],
+    }
+
+    def __init__(
+        self,
+        hidden_widths: str | Sequence[int] = "auto",
+        *,
+        loss="squared_error",
+        activation="tanh",
+        regularizer="pseudo_huber",
+        strength="auto",
+        max_steps=70,
+        tolerance=1e-4,
+        batch_size=None,
+        random_state=0,
+        dtype="auto",
+        warm_start=False,
+        verbose=False,
+        callback=None,
+    ):
+        super().__init__(
+            hidden_widths,
+            activation=activation,
+            regularizer=regularizer,
+            strength=strength,
+            max_steps=max_steps,
+            tolerance=tolerance,
+            batch_size=batch_size,
+            random_state=random_state,
+            dtype=dtype,
+            warm_start=warm_start,
+            verbose=verbose,
+            callback=callback,
+        )
+        self.loss = loss
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None) -> "GGNRegressor":
+        """Fits to X [n, d] and y [n] or [n, c]; a row of weight 2 counts twice, one of weight 0 not at all."""
+        X, targets, weights = self._checked(X, y, sample_weight, reset=True)
+        go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets)
+        if not go_on:
+            self._scaler = TableScaler().fit(X, sample_weight=weights)
+            self._target_scaler = self._scale_of(targets, weights)
+        self._reservoir = None
+        self._train(self._scaler.transform(X), self._target_scaler.transform(targets), weights, go_on=go_on)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None) -> "GGNRegressor":
+        """Takes more rows of a stream, and goes on training from where the last call ended.
+
+        Trains on all rows seen so far up to 5000, beyond that on a uniform sample of 5000 of them. Scales are those of
+        the first call, whose rows should therefore be typical.
+        """
+        first = not self._streams
+        X, targets, weights = self._checked(X, y, sample_weight, reset=first)
+        if first:
+            self._scaler = TableScaler().fit(X, sample_weight=weights)
+            self._target_scaler = self._scale_of(targets, weights)
+        self._train_on_stream(self._scaler.transform(X), self._target_scaler.transform(targets), weights)
+        return self
+
+    def _checked(self, X, y, sample_weight, *, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        options = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2 if reset else 1}
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=reset, **options)
+        weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True, dtype=np.float64)
+        check_some_weight(weights, type(self).__name__)
+        if reset:
+            self._single = y.ndim == 1
+        return X, y.reshape(len(y), -1).astype(np.float64), weights
+
+    def _fits_on(self, X: np.ndarray, targets: np.ndarray) -> bool:
+        return len(self._scaler.scale_) == X.shape[1] and self._targets.shape[1] == targets.shape[1]
+
+    def _scale_of(self, targets: np.ndarray, weights: np.ndarray) -> StandardScaler:
+        scaler = StandardScaler().fit(targets[weights > 0], sample_weight=weights[weights > 0])
+        if self.loss == "pseudo_huber":
+            # Outliers blow the standard deviation up: the bulk's centre and scale take the place of the moments.
+            bulk = TableScaler().fit(targets, sample_weight=weights)
+            scaler.mean_, scaler.scale_ = bulk.center_, bulk.scale_
+        return scaler
+
+    def _make_loss(self):
+        return SquaredError() if self.loss == "squared_error" else PseudoHuberLoss(_OUTLIER_SCALE)
+
+    def _log_units(self) -> float:
+        return float(self._sample_weight.sum() * np.log(self._target_scaler.scale_).sum())
+
+    @property
+    def noise_(self) -> float | np.ndarray:
+        """Standard deviation of the noise, in target units; an array for several targets."""
+        noise = np.sqrt(self._noise_variance()) * self._target_scaler.scale_
+        return float(noise[0]) if self._single else noise
+
+    @property
+    def loo_residuals_(self) -> np.ndarray:
+        """Targets of the training rows of positive weight minus what the linearised network without them predicts.
+
+        No refits: from the leverages of the last Gram. Features that learnt the row stay learnt, so these are smaller
+        than the residuals of rows that were held out.
+        """
+        with self._computation():
+            residuals = np.asarray(self._posterior().left_out_residuals(), np.float64)
+        residuals = residuals[self._sample_weight > 0] * self._target_scaler.scale_
+        return residuals[:, 0] if self._single else residuals
+
+    def _noise_variance(self) -> float:
+        with self._computation():
+            return float(self._posterior().noise_variance)
+
+    def predict(self, X, return_std: bool = False, return_cov: bool = False, observation_noise: bool = True):
+        """The mean [m] or [m, c], and how sure it is.
+
+        Args:
+            X: rows [m, d].
+            return_std: also return the standard deviation of a new observation, in target units.
+            return_cov: also return the joint covariance over the rows, [m, m], or [m, m, c] for several targets.
+            observation_noise: False leaves the noise out: the uncertainty of the network's output alone.
+
+        Returns:
+            The mean; (mean, standard deviation); or (mean, covariance).
+
+        Raises:
+            ValueError: if both `return_std` and `return_cov` are asked for.
+        """
+        if return_std and return_cov:
+            raise ValueError("`predict(return_std=True, return_cov=True)`: one of the two; std is √diag of cov.")
+        x = self._inputs(X)
+        if not (return_std or return_cov):
+            return self._in_units(self._outputs(x))
+        scale = self._target_scaler.scale_
+        noise = self._noise_variance() if observation_noise else 0.0
+        if return_std:
+            outputs, covariance = self._outputs_and_covariance(x)
+            std = np.sqrt(np.einsum("iaa->ia", covariance) + noise) * scale
+            return self._in_units(outputs), (std[:, 0] if self._single else std)
+        outputs, joint = self._joint(x)
+        joint = np.einsum("iaja->ija", joint) + noise * np.eye(len(x))[:, :, None]
+        joint = joint * scale**2
+        return self._in_units(outputs), (joint[:, :, 0] if self._single else joint)
+
+    def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
+        """Draws from the predictive distribution, jointly over the rows.
+
+        Args:
+            X: rows [m, d].
+            n_samples: draws.
+            random_state: seed.
+            observation_noise: False draws functions, True (the default) new observations.
+
+        Returns:
+            [m, n_samples], or [m, c, n_samples] for several targets, in target units.
+        """
+        x = self._inputs(X)
+        outputs, joint = self._joint(x)
+        rows, columns = outputs.shape
+        values, vectors = np.linalg.eigh(joint.reshape(rows * columns, rows * columns))
+        rng = check_random_state(random_state)
+        normal = rng.standard_normal((rows * columns, n_samples))
+        draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ normal
+        draws = outputs[:, :, None] + draws.reshape(rows, columns, n_samples)
+        if observation_noise:
+            draws = draws + np.sqrt(self._noise_variance()) * rng.standard_normal(draws.shape)
+        draws = draws * self._target_scaler.scale_[:, None] + self._target_scaler.mean_[:, None]
+        return draws[:, 0] if self._single else draws
+
+    def _joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs [m, c] and their covariance [m, c, m, c]."""
+        with self._computation():
+            outputs, covariance = self._posterior().joint(jnp.asarray(x))
+            return np.asarray(outputs, np.float64), np.asarray(covariance, np.float64)
+
+    def _in_units(self, outputs: np.ndarray) -> np.ndarray:
+        mean = self._target_scaler.inverse_transform(outputs)
+        return mean[:, 0] if self._single else mean
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
