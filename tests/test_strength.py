@@ -148,8 +148,9 @@ def test_float32():
 
 def test_noise_of_a_network_that_interpolates_is_bounded():
     # N − γ is held above N/100: no division by zero, no negative variance.
-    args = (jnp.asarray(0.1), jnp.asarray(10.0), jnp.asarray(10.0), 1)
-    assert float(noise_variance(cx.SquaredError(), *args)) == pytest.approx(2 * 10 * 0.1 / (0.01 * 10))
+    targets = jnp.zeros((10, 1))
+    args = (targets + 0.3, make_batch(cx.SquaredError(), targets, targets, None, 1, targets.dtype), jnp.asarray(10.0))
+    assert float(noise_variance(cx.SquaredError(), *args)) == pytest.approx(10 * 0.3**2 / (0.01 * 10))
     assert float(noise_variance(cx.BinaryCrossEntropy(), *args)) == 1.0
 
 

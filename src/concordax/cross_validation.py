@@ -52,13 +52,13 @@ class AbstractCrossValidation(AbstractAdaptiveStrength):
         move = jnp.where(bend < 0, vertex, jnp.sign(slope))
         target = state.strength * _APART ** jnp.where(jnp.isfinite(move), move, 0.0)
         here = complexities[1]
-        examples, gamma = jnp.sum(batch.weights), here.effective_parameters
-        variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
+        gamma = here.effective_parameters
+        variance = noise_variance(loss, system.outputs, batch, gamma)
         estimates = state._replace(
             noise_variance=variance,
             gamma=gamma,
             gamma_error=here.error,
-            log_evidence=log_evidence(loss, system, here, state.strength, variance, examples),
+            log_evidence=log_evidence(loss, system, batch, here, state.strength, variance),
             leave_one_out=leave_one_out(loss, system.outputs, batch, here.leverage, variance),
             score=middle,
         )
@@ -80,8 +80,8 @@ def _at_minimum(
 class LeaveOneOut(AbstractCrossValidation):
     """τ by leave-one-out cross-validation of the linearised model, without refits.
 
-    For squared error the score is −½ log of the mean squared left-out residual ρ_i/(1 − h_i) (Allen's PRESS); for a
-    likelihood loss the mean log density of each row by the model without it. Features that learnt a row while it was
+    For squared error the score is −½ log of the mean squared left-out residual ρ_i/(1 − h_i) (Allen's PRESS); for other
+    losses minus the mean loss of each row by the model without it. Features that learnt a row while it was
     there stay learnt, so that on small tables `Evidence` is the safer choice.
 
     Args:
@@ -101,8 +101,8 @@ class LeaveOneOut(AbstractCrossValidation):
     """
 
     def criterion(self, loss, batch, outputs, residual, complexity):
-        """−½ log PRESS, or the mean left-out log density."""
-        if not loss.estimates_noise:
+        """−½ log PRESS, or minus the mean left-out loss."""
+        if not loss.is_quadratic:
             one = jnp.ones_like(complexity.effective_parameters)
             return leave_one_out(loss, outputs, batch, complexity.leverage, one)
         left_out = left_out_residual(residual, batch, complexity.leverage)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._types import Batch
 from .leave_one_out import leave_one_out
 from .losses import AbstractLoss
 from .solvers import Complexity
@@ -13,7 +14,7 @@ from .system import System
 class Evidence(AbstractAdaptiveStrength):
     """MacKay's fixed point of the Laplace evidence of the linearised model.
 
-    γ = tr K (K + τI)⁻¹, σ² = Σ w ‖o−y‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)),
+    γ = tr K (K + τI)⁻¹, σ² = Σ w ‖∂ℓ/∂o‖²/(N − γ) for squared error (1 for likelihood losses), τ ← γ σ²/(2 n g(θ)),
     by at most a factor 3 at a time, once three steps have been taken. Exact for L2; for another penalty its quadratic
     model stands in.
 
@@ -42,8 +43,8 @@ class Evidence(AbstractAdaptiveStrength):
         examples = jnp.sum(batch.weights)
         complexity = prepared.complexity(state.strength)
         gamma = complexity.effective_parameters
-        variance = noise_variance(loss, system.loss, gamma, examples, system.residual.shape[1])
-        evidence = log_evidence(loss, system, complexity, state.strength, variance, examples)
+        variance = noise_variance(loss, system.outputs, batch, gamma)
+        evidence = log_evidence(loss, system, batch, complexity, state.strength, variance)
         left_out = leave_one_out(loss, system.outputs, batch, complexity.leverage, variance)
         estimates = state._replace(
             noise_variance=variance,
@@ -59,28 +60,41 @@ class Evidence(AbstractAdaptiveStrength):
 def log_evidence(
     loss: AbstractLoss,
     system: System,
+    batch: Batch,
     complexity: Complexity,
     strength: Float[Array, ""],
     variance: Float[Array, ""],
-    examples: Float[Array, ""],
 ) -> Float[Array, ""]:
     """log p(y) of Laplace's approximation at θ: −Σ w F/σ² − ½ log det(I + K/τ), −½ N log 2πσ² more for squared error.
 
     Exact for a Gaussian model linear in its parameters, at its minimum, under L2.
     """
-    fit = examples * (system.loss + strength * system.penalty) / variance
+    examples = jnp.sum(batch.weights)
+    energy = force_energy(loss, system.outputs, batch) if loss.estimates_noise else examples * system.loss
+    fit = (energy + examples * strength * system.penalty) / variance
     numbers = examples * system.residual.shape[1] if loss.estimates_noise else 0.0
     return -fit - 0.5 * complexity.log_determinant - 0.5 * numbers * jnp.log(2 * jnp.pi * variance)
 
 
 def noise_variance(
-    loss: AbstractLoss, data_loss: Array, gamma: Array, examples: Array, outputs: int
+    loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch, gamma: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """σ² = Σ w ‖o−y‖²/(N − γ) for squared error, 1 for a likelihood loss.
+    """σ² = Σ w ‖∂ℓ/∂o‖²/(N − γ), for squared error Σ w ‖o−y‖²/(N − γ); 1 for a likelihood loss.
 
-    N − γ is held above N/100: a network that interpolates leaves no residual and no degrees of freedom to judge by.
+    N − γ is held above N/100: a network that interpolates leaves no residual and no
+    degrees of freedom to judge by.
     """
     if not loss.estimates_noise:
-        return jnp.ones_like(data_loss)
-    numbers = examples * outputs
-    return 2 * examples * data_loss / jnp.maximum(numbers - gamma, 0.01 * numbers)
+        return jnp.ones_like(gamma)
+    numbers = jnp.sum(batch.weights) * outputs.shape[1]
+    return 2 * force_energy(loss, outputs, batch) / jnp.maximum(numbers - gamma, 0.01 * numbers)
+
+
+def force_energy(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
+    """½ Σ w ‖∂ℓ/∂o‖², for squared error the sum of the losses.
+
+    It stands for them in all that judges noise, because the forces of a robust loss are bounded and its values are not:
+    one far outlier must not make all else look like noise.
+    """
+    squares = jnp.sum(loss.gradient(outputs, batch.targets) ** 2, axis=1)
+    return 0.5 * jnp.sum(jnp.where(batch.weights > 0, batch.weights * squares, 0.0))

@@ -112,8 +112,8 @@ def _joint(posterior: Posterior, inputs: Array):
 def _log_evidence(posterior: Posterior):
     leverage = posterior.prepared.leverage(posterior.factor)
     complexity = complexity_of(leverage, log_determinant(posterior.factor))
-    parts = (posterior.strength, posterior.noise_variance, posterior.examples)
-    return log_evidence(posterior.loss, posterior.prepared.system, complexity, *parts)
+    parts = (posterior.prepared.system, posterior.batch, complexity, posterior.strength, posterior.noise_variance)
+    return log_evidence(posterior.loss, *parts)
 
 
 @eqx.filter_jit
@@ -147,7 +147,7 @@ def _prepare(algorithm, params, batch, strength):
         factor = prepared.factor(strength)
         gamma = prepared.effective_parameters(factor)
         examples = jnp.sum(batch.weights)
-        variance = noise_variance(algorithm.loss, system.loss, gamma, examples, system.residual.shape[1])
+        variance = noise_variance(algorithm.loss, system.outputs, batch, gamma)
     return prepared, factor, gamma, variance, examples
 
 

@@ -27,7 +27,7 @@ def leave_one_out(
         outputs: f(θ; x) [n, c].
         batch: targets and weights. Of a row of weight w > 1, one of w equal rows is left out; of one below 1, all.
         leverage: W (Wᵀ W + τH)⁻¹ Wᵀ, the diagonal block of each row.
-        noise_variance: σ², for a Gaussian loss.
+        noise_variance: σ²; 1 for a likelihood loss.
 
     Returns:
         Σ w log p(y_i | the other rows) / Σ w.
@@ -36,13 +36,18 @@ def leave_one_out(
     leverage, rest = _parts(batch, leverage)
     residual = loss.whitened_residual(outputs, batch.targets)
     left_out = _solve(rest, residual)
-    if loss.estimates_noise:
+    if loss.is_quadratic:
         # N(y; f₋ᵢ, σ² (I − h)⁻¹): the quadratic form is r (I − h)⁻¹ r / σ².
         quadratic = jnp.sum(residual * left_out, axis=1) / noise_variance
         spread = residual.shape[1] * jnp.log(2 * jnp.pi * noise_variance) - _log_determinant(rest)
         density = -0.5 * (quadratic + spread)
     else:
-        density = -loss.value(_moved(loss, outputs, batch, leverage, left_out), batch.targets)
+        moved = _moved(loss, outputs, batch, leverage, left_out)
+        density = -loss.value(moved, batch.targets)
+        if loss.estimates_noise:
+            # As everywhere where noise is judged, by the forces: see `evidence.force_energy`.
+            forces = jnp.sum(loss.gradient(moved, batch.targets) ** 2, axis=1)
+            density = -0.5 * (forces / noise_variance + outputs.shape[1] * jnp.log(2 * jnp.pi * noise_variance))
     return jnp.sum(jnp.where(weights > 0, weights * density, 0.0)) / jnp.sum(weights)
 
 

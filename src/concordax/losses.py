@@ -18,11 +18,13 @@ from .curvature import AbstractHessianFactor, DiagonalFactor, SoftmaxFactor
 class AbstractLoss(eqx.Module):
     """Loss of one example as a function of its outputs; methods act on n rows at once.
 
-    `estimates_noise` is True when the loss is a Gaussian log likelihood up to an unknown variance σ².
+    `estimates_noise` is True when ℓ/σ² is a negative log likelihood with an unknown variance σ², `is_quadratic` when it
+    is that of a Gaussian.
     """
 
     name: ClassVar[str]
     estimates_noise: ClassVar[bool] = False
+    is_quadratic: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, targets: Array, outputs: int) -> Array:
@@ -69,6 +71,7 @@ class SquaredError(AbstractLoss):
 
     name: ClassVar[str] = "squared error"
     estimates_noise: ClassVar[bool] = True
+    is_quadratic: ClassVar[bool] = True
 
     def encode(self, targets: Array, outputs: int) -> Array:
         """Targets [n] or [n, outputs] of real numbers."""
@@ -96,8 +99,8 @@ class PseudoHuberLoss(AbstractLoss):
     """Squared error that grows like |o − y| beyond a scale δ: ℓ = Σ δ² (√(1 + z²/δ²) − 1), z = o − y.
 
     With s = √(1 + z²/δ²): ∂ℓ = z/s, S = s^{−3/2} on the diagonal, r = z √s. Rows with |z| ≫ δ pull with a force of δ,
-    whatever their distance, so that outliers among the targets do not bend the fit. σ² of the evidence and of error
-    bars is Σ 2wℓ/(N − γ): the variance of the bulk of the targets, of which outliers make a linear part only.
+    whatever their distance, so that outliers among the targets do not bend the fit; nor do they widen error bars, whose
+    σ² is that of these forces.
 
     Args:
         scale: δ > 0, in units of the targets.

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -38,12 +38,6 @@ _INITIAL_DAMPING = 1.0
 RESERVOIR_ROWS = 5000
 
 
-def check_some_weight(weights: np.ndarray, name: str) -> None:
-    """Raises ValueError where every row has weight 0."""
-    if not weights.any():
-        raise ValueError(f"`{name}.fit(sample_weight=...)`: every weight is zero, so that no row is left to fit to.")
-
-
 class GGNEstimator(BaseEstimator):
     """Base of the estimators; they say what they learn from, this trains.
 
@@ -68,7 +62,7 @@ class GGNEstimator(BaseEstimator):
 
     def __init__(
         self,
-        hidden_widths: str | Sequence[int] = "auto",
+        hidden_widths: Any = "auto",
         *,
         activation="tanh",
         regularizer="pseudo_huber",
@@ -152,15 +146,15 @@ class GGNEstimator(BaseEstimator):
         self._status, self.history_ = int(result.status), result.history
         self.seconds_ = time.perf_counter() - start
 
-    @property
-    def _streams(self) -> bool:
-        """Whether the last call was one of `partial_fit`."""
-        return getattr(self, "_reservoir", None) is not None
-
     def _train_on_stream(self, x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
         """Adds scaled rows and encoded targets to what is remembered of a stream, and trains on that."""
-        go_on = self._streams
-        reservoir: Reservoir = self._reservoir if go_on else Reservoir(RESERVOIR_ROWS, seed=0)
+        go_on, reservoir = self.__sklearn_is_fitted__(), getattr(self, "_reservoir", None)
+        if reservoir is None:
+            reservoir = Reservoir(RESERVOIR_ROWS, seed=0)
+            if go_on:
+                # A fit came before: its rows are the beginning of the stream.
+                present = self._sample_weight > 0
+                reservoir.add(self._rows[present], self._targets[present], self._sample_weight[present])
         reservoir.add(x, targets, weights)
         x, targets, weights = reservoir.rows
         self._train(x, targets, weights, go_on=go_on)

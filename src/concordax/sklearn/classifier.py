@@ -1,7 +1,6 @@
 """A network for classes."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +12,9 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ..laplace import class_probabilities
 from ..losses import BinaryCrossEntropy, SoftmaxCrossEntropy
-from .base import GGNEstimator, check_some_weight
+from .base import GGNEstimator
 from .scaling import TableScaler
+from .weights import check_some_weight
 
 
 class GGNClassifier(ClassifierMixin, GGNEstimator):
@@ -45,7 +45,7 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
 
     def __init__(
         self,
-        hidden_widths: str | Sequence[int] = "auto",
+        hidden_widths: Any = "auto",
         *,
         activation="tanh",
         regularizer="pseudo_huber",
@@ -85,15 +85,16 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
         go_on = self.warm_start and self.__sklearn_is_fitted__() and np.array_equal(self.classes_, classes)
         go_on = go_on and len(self._scaler.scale_) == X.shape[1]
         self.classes_ = classes
+        targets, weights = self._encoded(y, weights)
         if not go_on:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
         self._reservoir = None
-        self._train(self._scaler.transform(X), *self._encoded(y, weights), go_on=go_on)
+        self._train(self._scaler.transform(X), targets, weights, go_on=go_on)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None) -> "GGNClassifier":
-        """Takes more rows of a stream, and goes on training from where the last call ended.
+        """Takes more rows of a stream, and goes on training from where the last call, of `fit` too, ended.
 
         Trains on all rows seen so far up to 5000, beyond that on a uniform sample of 5000 of them. Scales are those of
         the first call, whose rows should therefore be typical.
@@ -104,19 +105,21 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
             classes: all labels that the stream will bring; needed in the first call.
             sample_weight: [n].
         """
-        first = not self._streams
+        first = not self.__sklearn_is_fitted__()
         if first and classes is None:
             raise ValueError("`GGNClassifier.partial_fit(classes=None)`: the first call needs all labels as `classes`.")
         X, y, weights = self._checked(X, y, sample_weight, reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(classes))
             _check_classes(self.classes_)
-            self._scaler = TableScaler().fit(X, sample_weight=weights)
         elif classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
             raise ValueError(
                 f"`classes={classes!r}` is not the same as on last call to partial_fit: {self.classes_!r}."
             )
-        self._train_on_stream(self._scaler.transform(X), *self._encoded(y, weights))
+        targets, weights = self._encoded(y, weights)
+        if first:
+            self._scaler = TableScaler().fit(X, sample_weight=weights)
+        self._train_on_stream(self._scaler.transform(X), targets, weights)
         return self
 
     def _checked(self, X, y, sample_weight, *, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

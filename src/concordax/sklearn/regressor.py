@@ -1,7 +1,6 @@
 """A network for a table of numbers, with error bars."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +11,9 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ..losses import PseudoHuberLoss, SquaredError
-from .base import GGNEstimator, check_some_weight
+from .base import GGNEstimator
 from .scaling import TableScaler
+from .weights import check_some_weight
 
 # Of the pseudo-Huber loss, in standard deviations of the targets' bulk: what a network that explains three quarters of
 # the variance leaves is half a deviation.
@@ -74,7 +74,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
 
     def __init__(
         self,
-        hidden_widths: str | Sequence[int] = "auto",
+        hidden_widths: Any = "auto",
         *,
         loss="squared_error",
         activation="tanh",
@@ -119,12 +119,12 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None) -> "GGNRegressor":
-        """Takes more rows of a stream, and goes on training from where the last call ended.
+        """Takes more rows of a stream, and goes on training from where the last call, of `fit` too, ended.
 
         Trains on all rows seen so far up to 5000, beyond that on a uniform sample of 5000 of them. Scales are those of
         the first call, whose rows should therefore be typical.
         """
-        first = not self._streams
+        first = not self.__sklearn_is_fitted__()
         X, targets, weights = self._checked(X, y, sample_weight, reset=first)
         if first:
             self._scaler = TableScaler().fit(X, sample_weight=weights)

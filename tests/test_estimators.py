@@ -1,0 +1,472 @@
+"""Estimators: scikit-learn's own checks, weights, streams, error bars against dense references, odd tables."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+sklearn = pytest.importorskip("sklearn")
+from sklearn.base import clone  # noqa: E402
+from sklearn.calibration import CalibratedClassifierCV  # noqa: E402
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris  # noqa: E402
+from sklearn.gaussian_process import GaussianProcessRegressor  # noqa: E402
+from sklearn.inspection import permutation_importance  # noqa: E402
+from sklearn.linear_model import Ridge  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+
+from concordax.sklearn import GGNClassifier, GGNRegressor  # noqa: E402
+from concordax.sklearn.held_out import is_held_out  # noqa: E402
+from concordax.sklearn.reservoir import Reservoir  # noqa: E402
+from concordax.sklearn.scaling import TableScaler  # noqa: E402
+
+SMALL = {"hidden_widths": (10,), "max_steps": 12}
+CHECKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from sklearn.utils.estimator_checks import estimator_checks_generator
+import concordax.sklearn
+estimator = getattr(concordax.sklearn, sys.argv[1])()
+passed = 0
+for instance, check in estimator_checks_generator(estimator):
+    check(instance)
+    passed += 1
+print(passed)
+"""
+
+
+def _sine(rows=80, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, size=(rows, 3))
+    return x, np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] + 0.1 * rng.normal(size=rows)
+
+
+def _classes(rows=90, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 2))
+    angle = np.arctan2(x[:, 1], x[:, 0]) + 0.2 * rng.normal(size=rows)
+    return x, np.array(["left", "middle", "right", "up"])[np.floor(classes * (angle % 6.2831) / 6.2832).astype(int)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["GGNRegressor", "GGNClassifier", "TableScaler"])
+def test_all_checks_of_scikit_learn_pass(name):
+    """None skipped, none expected to fail: a check that raises, SkipTest too, fails here."""
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    run = subprocess.run([sys.executable, "-c", CHECKS, name], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert int(run.stdout.split()[-1]) > 40
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", ["evidence", "loo", 1e-3])
+def test_weights_of_the_regressor_are_counts(strength):
+    x, y = _sine()
+    rng = np.random.default_rng(1)
+    weights = rng.integers(0, 3, len(x)).astype(float)
+    parameters = {**SMALL, "strength": strength}
+    weighted = GGNRegressor(**parameters).fit(x, y, sample_weight=weights)
+    repeated = GGNRegressor(**parameters).fit(
+        np.repeat(x, weights.astype(int), axis=0), np.repeat(y, weights.astype(int))
+    )
+    np.testing.assert_allclose(weighted.predict(x), repeated.predict(x), rtol=1e-6, atol=1e-6)
+    assert weighted.noise_ == pytest.approx(repeated.noise_, rel=1e-6)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {"left": 2.0, "middle": 0.5, "right": 1.0}])
+def test_weights_of_the_classifier_are_counts(class_weight):
+    x, y = _classes()
+    weights = np.random.default_rng(1).integers(0, 3, len(x)).astype(float)
+    weighted = GGNClassifier(**SMALL, class_weight=class_weight).fit(x, y, sample_weight=weights)
+    counts = weights.astype(int)
+    repeated = GGNClassifier(**SMALL, class_weight=class_weight).fit(np.repeat(x, counts, axis=0), np.repeat(y, counts))
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), atol=1e-6)
+
+
+def test_balanced_classes_weigh_the_same():
+    x, y = _classes(200, classes=2)
+    keep = (y == "left") | (np.arange(200) % 8 == 0)
+    x, y = x[keep], y[keep]
+    n, counts = len(y), {label: np.sum(y == label) for label in np.unique(y)}
+    by_hand = np.array([n / (2 * counts[label]) for label in y])
+    balanced = GGNClassifier(**SMALL, class_weight="balanced").fit(x, y)
+    np.testing.assert_allclose(
+        balanced.predict_proba(x), GGNClassifier(**SMALL).fit(x, y, sample_weight=by_hand).predict_proba(x), atol=1e-8
+    )
+    plain = GGNClassifier(**SMALL).fit(x, y)
+    assert balanced.predict_proba(x)[:, 1].mean() > plain.predict_proba(x)[:, 1].mean() + 0.01
+
+
+def test_no_weight_at_all_is_refused():
+    x, y = _sine(20)
+    with pytest.raises(ValueError, match="eight"):
+        GGNRegressor(**SMALL).fit(x, y, sample_weight=np.zeros(20))
+
+
+# Error bars -----------------------------------------------------------------------------------------------------------
+
+
+def _linear_fit(rows=40, strength=0.01):
+    """A linear network under L2: its posterior is that of ridge regression, and known in closed form."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(rows, 2))
+    y = x @ [1.0, -2.0] + 0.3 * rng.normal(size=rows)
+    parameters = {"hidden_widths": (), "activation": "linear", "regularizer": "l2", "strength": strength}
+    return x, y, GGNRegressor(**parameters, max_steps=30, tolerance=0.0).fit(x, y)
+
+
+def _design(model, x):
+    """The Jacobian of a network without hidden layers, from finite differences of its parameters."""
+    z = model._inputs(x)
+    columns = []
+    for array in (*model.weights_, *model.biases_):
+        for index in np.ndindex(array.shape):
+            array.flags.writeable or array.setflags(write=True)
+            keep = array[index]
+            array[index] = keep + 1e-4
+            above = model._outputs(z)[:, 0]
+            array[index] = keep - 1e-4
+            columns.append((above - model._outputs(z)[:, 0]) / 2e-4)
+            array[index] = keep
+    return np.stack(columns, axis=1)
+
+
+@pytest.fixture
+def linear():
+    x, y, model = _linear_fit()
+    model.weights_ = [np.array(w) for w in model.weights_]
+    model.biases_ = [np.array(b) for b in model.biases_]
+    return x, y, model
+
+
+def test_covariance_draws_and_residuals_of_a_linear_model_are_those_of_ridge(linear):
+    x, y, model = linear
+    new = np.random.default_rng(4).normal(size=(6, 2))
+    design, rows = _design(model, x), _design(model, new)
+    n, tau, scale = len(x), model.strength_, model._target_scaler.scale_[0]
+    inverse = np.linalg.inv(design.T @ design / n + tau * np.eye(design.shape[1]))
+    noise = (model.noise_ / scale) ** 2
+    latent = scale**2 * noise / n * rows @ inverse @ rows.T
+    mean, covariance = model.predict(new, return_cov=True, observation_noise=False)
+    np.testing.assert_allclose(covariance, latent, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(mean, model.predict(new))
+    full = model.predict(new, return_cov=True)[1]
+    np.testing.assert_allclose(full, latent + model.noise_**2 * np.eye(6), rtol=1e-6)
+    np.testing.assert_allclose(model.predict(new, return_std=True)[1], np.sqrt(np.diag(full)), rtol=1e-9)
+    draws = model.sample_y(new, n_samples=40_000, random_state=0, observation_noise=False)
+    np.testing.assert_allclose(np.cov(draws), latent, atol=0.03 * latent.max())
+    np.testing.assert_allclose(draws.mean(axis=1), mean, atol=5 * np.sqrt(latent.max() / 40_000))
+    # Refits without each row, the scales kept: the left-out residuals of a linear model are exact.
+    z = (y - model._target_scaler.mean_[0]) / scale
+    left_out = []
+    for i in range(n):
+        keep = np.arange(n) != i
+        # 1/n stays that of all rows: what is left out is a row's loss, not the penalty's price.
+        theta = np.linalg.solve(
+            design[keep].T @ design[keep] / n + tau * np.eye(design.shape[1]), design[keep].T @ z[keep] / n
+        )
+        left_out.append(scale * (z[i] - design[i] @ theta))
+    np.testing.assert_allclose(model.loo_residuals_, left_out, rtol=1e-4, atol=1e-6)
+
+
+def test_log_evidence_is_the_density_of_the_targets(linear):
+    x, y, model = linear
+    design, n, tau = _design(model, x), len(x), model.strength_
+    scale = model._target_scaler.scale_[0]
+    noise = model.noise_**2
+    # y ~ N(mean, σ² I + J J'σ²/(nτ)) in the targets' units.
+    covariance = noise * (np.eye(n) + design @ design.T / (n * tau))
+    deviation = y - model._target_scaler.mean_[0]
+    quadratic = deviation @ np.linalg.solve(covariance, deviation)
+    expected = -0.5 * (quadratic + np.linalg.slogdet(covariance)[1] + n * np.log(2 * np.pi))
+    assert model.log_evidence_ == pytest.approx(expected, rel=1e-6)
+    assert scale != 1.0
+
+
+def test_several_targets_have_the_shapes_of_their_own():
+    x, y = _sine(60)
+    targets = np.stack([y, 10 * y + x[:, 2]], axis=1)
+    model = GGNRegressor(**SMALL).fit(x, targets)
+    mean, std = model.predict(x[:5], return_std=True)
+    _, covariance = model.predict(x[:5], return_cov=True)
+    assert mean.shape == std.shape == (5, 2)
+    assert covariance.shape == (5, 5, 2)
+    np.testing.assert_allclose(np.sqrt(np.einsum("iia->ia", covariance)), std, rtol=1e-6)
+    assert model.sample_y(x[:5], n_samples=7).shape == (5, 2, 7)
+    assert model.noise_.shape == (2,)
+    assert model.loo_residuals_.shape == (60, 2)
+
+
+def test_only_one_kind_of_uncertainty_at_a_time():
+    x, y = _sine(20)
+    with pytest.raises(ValueError, match="one of the two"):
+        GGNRegressor(**SMALL).fit(x, y).predict(x, return_std=True, return_cov=True)
+
+
+# Ways to the strength -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["evidence", "loo", "gcv", "held_out"])
+def test_every_way_to_the_strength_learns_a_sine(way):
+    x, y = _sine(300)
+    new, truth = _sine(400, seed=5)
+    model = GGNRegressor(hidden_widths=(30,), strength=way).fit(x, y)
+    assert np.sqrt(np.mean((model.predict(new) - truth) ** 2)) < 0.2
+    assert 1e-7 < model.strength_ < 1e-1
+
+
+def test_cross_validated_strength_of_a_linear_model_is_the_best_of_a_grid():
+    """Left-out squares by refits on a grid of strengths: the vertex is found within a grid step."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS := 60, COLUMNS := 20))
+    y = x @ (0.3 * rng.normal(size=COLUMNS)) + 1.5 * rng.normal(size=ROWS)
+    parameters = {"hidden_widths": (), "activation": "linear", "regularizer": "l2", "max_steps": 60}
+    z = TableScaler().fit(x).transform(x) / np.sqrt(COLUMNS)
+    z = np.concatenate([z, np.ones((ROWS, 1))], axis=1)
+    target = (y - y.mean()) / y.std()
+    grid = np.logspace(-4, 1, 101)
+
+    def score(tau):
+        hat = z @ np.linalg.solve(z.T @ z / ROWS + tau * np.eye(COLUMNS + 1), z.T / ROWS)
+        residual = target - hat @ target
+        return np.mean((residual / (1 - np.diag(hat))) ** 2), np.mean(residual**2) / (1 - np.trace(hat) / ROWS) ** 2
+
+    best = grid[np.argmin([score(tau) for tau in grid], axis=0)]
+    for way, expected in zip(("loo", "gcv"), best, strict=True):
+        found = GGNRegressor(**parameters, strength=way).fit(x, y).strength_
+        assert abs(np.log(found / expected)) < 0.25, way
+
+
+def test_held_out_rows_depend_on_the_row_alone():
+    x = np.random.default_rng(0).normal(size=(4000, 5))
+    held_out = is_held_out(x)
+    assert abs(held_out.mean() - 0.1) < 0.02
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_array_equal(is_held_out(x[order]), held_out[order])
+    np.testing.assert_array_equal(is_held_out(np.repeat(x[:50], 2, axis=0)), np.repeat(held_out[:50], 2))
+
+
+def test_batches_need_a_number_as_strength():
+    x, y = _sine(400)
+    with pytest.raises(ValueError, match="pass a number as strength"):
+        GGNRegressor(batch_size=100).fit(x, y)
+    assert GGNRegressor(batch_size=100, strength=1e-4, hidden_widths=(20,), max_steps=60).fit(x, y).score(x, y) > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_that_of_the_computation(dtype):
+    x, y = _sine(40)
+    model = GGNRegressor(**SMALL, dtype=dtype).fit(x, y)
+    assert model.weights_[0].dtype == dtype
+    assert model.predict(x).dtype == np.float64
+
+
+# Going on -------------------------------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on():
+    x, y = _sine(60)
+    model = GGNRegressor(hidden_widths=(10,), max_steps=4, strength=1e-5, warm_start=True, tolerance=0.0).fit(x, y)
+    first = model.history_["loss"][-1]
+    model.fit(x, y)
+    assert model.history_["loss"][0] < first
+    cold = clone(model).set_params(warm_start=False).fit(x, y)
+    assert model.history_["loss"][-1] < cold.history_["loss"][-1]
+
+
+def test_a_stream_is_learnt():
+    x, y = _sine(300)
+    model = GGNRegressor(hidden_widths=(20,), max_steps=15)
+    for start in range(0, 300, 50):
+        model.partial_fit(x[start : start + 50], y[start : start + 50])
+    whole = GGNRegressor(hidden_widths=(20,), max_steps=60).fit(x, y)
+    new, truth = _sine(300, seed=9)
+    error = lambda fitted: np.sqrt(np.mean((fitted.predict(new) - truth) ** 2))
+    assert error(model) < 1.2 * error(whole)
+    assert model._reservoir.seen == 300
+
+
+def test_a_stream_of_classes_needs_them_all_at_first():
+    x, y = _classes()
+    with pytest.raises(ValueError, match="needs all labels"):
+        GGNClassifier(**SMALL).partial_fit(x, y)
+    order = np.argsort(y)
+    model = GGNClassifier(hidden_widths=(20,), max_steps=20)
+    for part in np.array_split(order, 3):
+        model.partial_fit(x[part], y[part], classes=["left", "middle", "right"])
+    assert model.score(x, y) > 0.8
+    with pytest.raises(ValueError, match="not the same"):
+        model.partial_fit(x, y, classes=["left", "right"])
+    with pytest.raises(ValueError, match="not among the classes"):
+        model.partial_fit(x[:2], ["left", "down"])
+
+
+def test_a_reservoir_is_a_uniform_sample():
+    counts = np.zeros(40)
+    for seed in range(600):
+        reservoir = Reservoir(10, seed)
+        for start in range(0, 40, 8):
+            reservoir.add(np.arange(start, start + 8))
+        kept = reservoir.rows[0]
+        assert len(np.unique(kept)) == 10
+        counts[kept] += 1
+    # 600 draws of probability 1/4: a standard deviation of 10.6.
+    assert np.abs(counts - 150).max() < 4.5 * 10.6
+
+
+# With the rest of scikit-learn ----------------------------------------------------------------------------------------
+
+
+def test_clones_pickles_and_seeds_agree_to_the_bit():
+    x, y = _sine(60)
+    model = GGNRegressor(**SMALL).fit(x, y)
+    for other in (clone(model).fit(x, y), pickle.loads(pickle.dumps(model))):
+        for mine, theirs in zip(model.predict(x, return_std=True), other.predict(x, return_std=True), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert not np.array_equal(model.predict(x), clone(model).set_params(random_state=1).fit(x, y).predict(x))
+
+
+def test_search_cross_validation_pipelines_calibration_and_importance():
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y = x[:200, :6], y[:200]
+    scores = cross_val_score(make_pipeline(StandardScaler(), GGNClassifier(**SMALL)), x, y, cv=3, n_jobs=2)
+    assert scores.mean() > 0.85
+    search = GridSearchCV(GGNClassifier(**SMALL), {"strength": [1e-3, 1e-1]}, cv=2).fit(x, y)
+    assert search.best_score_ > 0.85
+    calibrated = CalibratedClassifierCV(GGNClassifier(**SMALL), cv=2, method="sigmoid").fit(x, y)
+    assert calibrated.score(x, y) > 0.85
+    x, y = _sine(120)
+    importance = permutation_importance(GGNRegressor(**SMALL).fit(x, y), x, y, random_state=0, n_repeats=3)
+    assert importance.importances_mean[0] > importance.importances_mean[2] + 0.1
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_bring_their_names(library):
+    frames = pytest.importorskip(library)
+    x, y = _sine(40)
+    frame = frames.DataFrame({name: x[:, i] for i, name in enumerate(("a", "b", "c"))})
+    model = GGNRegressor(**SMALL).fit(frame, frames.Series(y))
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.predict(frame), GGNRegressor(**SMALL).fit(x, y).predict(x))
+
+
+def test_two_classes_have_one_logit():
+    x, y = _classes(classes=2)
+    model = GGNClassifier(**SMALL).fit(x, y)
+    logits = model.decision_function(x)
+    assert logits.shape == (len(x),)
+    np.testing.assert_allclose(model.predict_proba(x)[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-6)
+    np.testing.assert_array_equal(model.predict(x), model.classes_[(logits > 0).astype(int)])
+    x, y = load_iris(return_X_y=True)
+    many = GGNClassifier(**SMALL).fit(x, y)
+    exponentials = np.exp(many.decision_function(x))
+    np.testing.assert_allclose(many.predict_proba(x), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-6)
+
+
+# Odd tables -----------------------------------------------------------------------------------------------------------
+
+
+def _rotten(kind):
+    rng = np.random.default_rng(0)
+    x, y = _sine(120)
+    if kind == "scales":
+        x = x * [1e-150, 1.0, 1e150]
+    elif kind == "constant":
+        x = np.concatenate([x, np.full((120, 2), 7.0)], axis=1)
+    elif kind == "duplicated rows":
+        x, y = np.repeat(x[:60], 2, axis=0), np.repeat(y[:60], 2)
+    elif kind == "duplicated columns":
+        x = np.repeat(x, 4, axis=1)
+    elif kind == "outlier":
+        x[3] = [1e6, -1e9, 1e3]
+    elif kind == "more columns than rows":
+        x = np.concatenate([x, rng.normal(size=(120, 600))], axis=1)
+    elif kind == "one-hot":
+        codes = rng.integers(0, 30, 120)
+        x, y = np.concatenate([x, np.eye(30)[codes]], axis=1), y + 0.1 * codes
+    return x, y
+
+
+KINDS = ("scales", "constant", "duplicated rows", "duplicated columns", "outlier", "more columns than rows", "one-hot")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_tables_give_finite_predictions(kind):
+    x, y = _rotten(kind)
+    model = GGNRegressor(hidden_widths=(20,)).fit(x[:90], y[:90])
+    mean, std = model.predict(x[90:], return_std=True)
+    assert np.isfinite(mean).all()
+    assert (np.isfinite(std) & (std > 0)).all()
+    mean_alone = np.sqrt(np.mean((y[90:] - y[:90].mean()) ** 2))
+    assert np.sqrt(np.mean((mean - y[90:]) ** 2)) < 1.05 * mean_alone
+    assert model.status_.succeeded
+
+
+def test_an_outlier_among_the_inputs_does_not_spoil_the_rest():
+    x, y = _sine(150)
+    spoilt = x.copy()
+    spoilt[0, 0] = 1e9
+    new, truth = _sine(300, seed=7)
+    clean, found = (GGNRegressor(hidden_widths=(20,)).fit(each, y).predict(new) for each in (x, spoilt))
+    error = lambda prediction: np.sqrt(np.mean((prediction - truth) ** 2))
+    assert error(found) < 1.3 * error(clean)
+
+
+def test_pseudo_huber_withstands_outliers_among_the_targets():
+    x, y = _sine(200)
+    rng = np.random.default_rng(2)
+    y[rng.choice(200, 10, replace=False)] += 30 * rng.normal(size=10)
+    new, truth = _sine(300, seed=7)
+    plain, robust = (
+        GGNRegressor(hidden_widths=(20,), loss=loss).fit(x, y).predict(new)
+        for loss in ("squared_error", "pseudo_huber")
+    )
+    error = lambda prediction: np.sqrt(np.mean((prediction - truth) ** 2))
+    assert error(robust) < 0.3
+    assert error(robust) < 0.5 * error(plain)
+
+
+def test_a_constant_target_is_predicted():
+    x, _ = _sine(30)
+    mean, std = GGNRegressor(**SMALL).fit(x, np.full(30, 5.0)).predict(x, return_std=True)
+    np.testing.assert_allclose(mean, 5.0, atol=1e-3)
+    assert np.isfinite(std).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"hidden_widths": (0,)}, "whole numbers from 1 up"),
+        ({"hidden_widths": (2.5,)}, "whole numbers from 1 up"),
+        ({"hidden_widths": "wide"}, "hidden_widths"),
+        ({"strength": -1.0}, "strength"),
+        ({"strength": "best"}, "strength"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"loss": "absolute"}, "loss"),
+    ],
+)
+def test_messages_name_the_parameter(parameters, message):
+    x, y = _sine(20)
+    with pytest.raises(ValueError, match=message):
+        GGNRegressor(**parameters).fit(x, y)
+
+
+def test_diabetes_is_no_worse_than_ridge():
+    x, y = load_diabetes(return_X_y=True)
+    network, ridge = GGNRegressor().fit(x[:350], y[:350]), Ridge(0.1).fit(x[:350], y[:350])
+    error = lambda model: np.sqrt(np.mean((model.predict(x[350:]) - y[350:]) ** 2))
+    assert error(network) < 1.05 * error(ridge)
+
+
+def test_error_bars_widen_like_those_of_a_gaussian_process():
+    x, y = _sine(60)
+    far = x + 10.0
+    network, process = GGNRegressor(**SMALL).fit(x, y), GaussianProcessRegressor(normalize_y=True).fit(x, y)
+    for model in (network, process):
+        assert model.predict(far, return_std=True)[1].min() > model.predict(x, return_std=True)[1].mean()
