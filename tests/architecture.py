@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("history", "stopping", "batches", "progress", "training", "laplace"),
     ("__init__",),
     ("sklearn", "columns", "tabular", "persistence", "bundled", "experiments"),
-    ("summary",),
+    ("importance", "summary"),
     ("plots", "console", "workflow"),
     ("report",),
     ("cli",),

@@ -93,7 +93,7 @@ def fit(
     loss: Annotated[Loss, typer.Option(help="By default guessed from the target, and said.")] = Loss.AUTO,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.2,
     width: Annotated[
-        list[int] | None, typer.Option(min=1, help="Units of a hidden layer; repeat for more. [default: 100]")
+        list[int] | None, typer.Option(min=1, help="Units of a hidden layer; repeat for more. [default: by the rows]")
     ] = None,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 70,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For held-out rows and initial weights.")] = 0,
@@ -117,7 +117,7 @@ def fit(
             console.say(note, error=True, style="yellow")
     with console.fit_progress(max_steps, quiet=quiet) as callback:
         model, summary = fit_split(
-            split, widths=tuple(width or (100,)), max_steps=max_steps, seed=seed, callback=callback
+            split, widths=tuple(width) if width else "auto", max_steps=max_steps, seed=seed, callback=callback
         )
     if not quiet:
         console.print_summary(summary)

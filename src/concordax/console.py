@@ -110,7 +110,7 @@ def _choices(summary: "FitSummary") -> Table:
         "rows": f"{summary.n_train} learnt from, {summary.n_test} held out; "
         f"{summary.n_columns} columns, {summary.n_features} features",
         "strength": f"{summary.strength:.3g}, chosen by the data",
-        "effective parameters": f"{summary.effective_parameters:.1f} of {summary.n_parameters}",
+        "effective parameters": _of(summary.effective_parameters, summary.n_parameters),
         "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation, target units)",
         "steps": f"{summary.n_steps} in {summary.seconds:.1f} s; kept step {summary.best_step}",
         "stopped": summary.message,
@@ -142,3 +142,7 @@ def write_out(text: str) -> None:
     """Writes to stdout as it is, for a file or another program to read."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _of(effective: float | None, parameters: int) -> str:
+    return str(parameters) if effective is None else f"{effective:.1f} of {parameters}"

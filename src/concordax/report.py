@@ -35,7 +35,7 @@ _TRIVIAL = {
 }
 _HEADLINES = {
     "regression": (("RMSE", None), ("log likelihood", "log likelihood, noise only"), ("95% interval coverage", None)),
-    "classification": (("accuracy", None), ("log loss", "log loss, uncorrected"), ("expected calibration error", None)),
+    "classification": (("accuracy", None), ("log loss", None), ("expected calibration error", None)),
 }
 
 
@@ -216,6 +216,22 @@ def _held_out_pictures(summary: FitSummary) -> Iterator[Picture]:
         yield from _regression_pictures(summary)
     else:
         yield from _classification_pictures(summary)
+    yield from _importance_picture(summary)
+
+
+def _importance_picture(summary: FitSummary) -> Iterator[Picture]:
+    if summary.importance:
+        unit = "RMSE" if summary.task == "regression" else "log loss"
+        shown = min(len(summary.importance), plots.MOST_BARS)
+        rest = "" if shown == len(summary.importance) else f" The first {shown} of {len(summary.importance)} columns."
+        yield _picture(
+            plots.importance(summary.importance, unit),
+            "Importance of the columns",
+            f"By how much the {unit} of held-out rows rises when the values of one column are shuffled; the lines are "
+            "one standard deviation. Columns that say the same hide each other." + rest,
+            "Bars of the rise of the score by column: "
+            + ", ".join(f"{name} {mean:.3g}" for name, mean, _ in summary.importance[:shown]),
+        )
 
 
 def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
@@ -296,9 +312,10 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
             "Strength and effective number of parameters over the steps, logarithmic",
         )
     eigenvalues = summary.kernel_eigenvalues
-    if eigenvalues is not None and np.any(np.asarray(eigenvalues) > 0):
+    effective = summary.effective_parameters
+    if eigenvalues is not None and effective is not None and np.any(np.asarray(eigenvalues) > 0):
         yield _picture(
-            plots.spectrum(eigenvalues, summary.strength, summary.effective_parameters),
+            plots.spectrum(eigenvalues, summary.strength, effective),
             "Kernel spectrum",
             "Eigenvalues of the neural tangent kernel at the solution. Directions above the dashed line (the strength) "
             "are learnt from the data, those below are held back; about as many are above as there are effective "

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from concordax._status import RunStatus
 from concordax._version import __version__
+from concordax.importance import Importance, importances
 from concordax.tabular import Split
 
 NOMINAL_COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -63,7 +64,7 @@ class FitSummary:
         metrics: Held-out scores.
         strength: Strength of the regularizer.
         noise: Standard deviation of the target noise in target units; None for classification.
-        effective_parameters: Effective number of parameters.
+        effective_parameters: Effective number of parameters; None where it was neither estimated nor cheap to have.
         n_parameters: Number of parameters.
         n_steps: Steps taken.
         best_step: Steps taken when the parameters that were kept were reached.
@@ -74,10 +75,11 @@ class FitSummary:
         y_true: [m] floats, or class labels as text.
         y_pred: [m] predictions of the same type.
         y_std: [m] standard deviations of new observations; None for classification.
-        probabilities: [m, c] probit-corrected; None for regression.
+        probabilities: [m, c]; None for regression.
         classes: The c labels, as text.
         coverage: Regression: (nominal, observed) share of held-out rows within the central interval.
         reliability: Classification: (mean confidence, observed accuracy, rows) of each bin that is not empty.
+        importance: What shuffling each column costs, most important first.
         kernel_eigenvalues: Descending eigenvalues of the whitened Gram matrix at the solution; None for large fits.
         versions: Package versions.
     """
@@ -95,7 +97,7 @@ class FitSummary:
     metrics: tuple[Metric, ...]
     strength: float
     noise: float | None
-    effective_parameters: float
+    effective_parameters: float | None
     n_parameters: int
     n_steps: int
     best_step: int
@@ -110,6 +112,7 @@ class FitSummary:
     classes: tuple[str, ...]
     coverage: tuple[tuple[float, float], ...]
     reliability: tuple[tuple[float, float, int], ...]
+    importance: tuple[Importance, ...]
     kernel_eigenvalues: np.ndarray | None
     versions: dict[str, str]
 
@@ -136,7 +139,7 @@ def summarize(pipeline: Pipeline, split: Split) -> FitSummary:
         "loss_reason": split.task.reason,
         "model": _describe_model(estimator, split.task.loss),
         "strength": float(estimator.strength_),
-        "effective_parameters": float(estimator.effective_parameters_),
+        "effective_parameters": _effective_parameters(estimator, len(split.y_train)),
         "n_parameters": int(estimator.n_parameters_),
         "n_steps": int(estimator.n_steps_),
         "best_step": int(estimator.best_step_),
@@ -144,6 +147,7 @@ def summarize(pipeline: Pipeline, split: Split) -> FitSummary:
         "status": status.name.lower().replace("_", " "),
         "message": status.message,
         "history": {name: np.asarray(values) for name, values in estimator.history_.items()},
+        "importance": importances(pipeline, split.x_test, split.y_test, regression=split.task.kind == "regression"),
         "kernel_eigenvalues": _eigenvalues(estimator, len(split.y_train)),
         "versions": versions(),
     }
@@ -194,7 +198,11 @@ def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
         Metric(
             "log likelihood, noise only", float(noise_only.mean()), trivial_density, "nats", "one width for all rows"
         ),
-        Metric("95% interval coverage", coverage[-1][1], None, "share", "0.95 is perfect"),
+        *(
+            Metric(f"{100 * nominal:.0f}% interval coverage", observed, None, "share", f"{nominal:g} is perfect")
+            for nominal, observed in coverage
+            if nominal in (0.5, 0.8, 0.95)
+        ),
     ]
     return {
         "metrics": tuple(metrics),
@@ -212,7 +220,6 @@ def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
 def _classification(pipeline: Pipeline, split: Split) -> dict[str, Any]:
     classes = pipeline[-1].classes_
     probabilities = predict_in_chunks(pipeline.predict_proba, split.x_test)
-    plain = predict_in_chunks(pipeline.predict_proba, split.x_test, corrected=False)
     predicted = classes[probabilities.argmax(axis=1)]
     y, m = split.y_test, len(split.y_test)
     codes = np.searchsorted(classes, y)
@@ -231,13 +238,6 @@ def _classification(pipeline: Pipeline, split: Split) -> dict[str, Any]:
         "metrics": (
             Metric("accuracy", accuracy, float(np.mean(y == frequent)), "share", _plus_minus(accuracy_error)),
             Metric("log loss", float(losses.mean()), trivial_loss, "nats", _plus_minus(_standard_error(losses))),
-            Metric(
-                "log loss, uncorrected",
-                float(_log_losses(plain, codes).mean()),
-                trivial_loss,
-                "nats",
-                "best weights only",
-            ),
             Metric("expected calibration error", float(calibration), None, "share", "0 is perfect"),
         ),
         "noise": None,
@@ -282,9 +282,22 @@ def _plus_minus(error: float) -> str:
     return f"± {error:.2g}" if np.isfinite(error) else ""
 
 
-def _eigenvalues(estimator: Any, rows: int) -> np.ndarray | None:
+def _smaller_side(estimator: Any, rows: int) -> int:
     numbers = rows * (len(estimator.classes_) if hasattr(estimator, "classes_") else 1)
-    if min(numbers, estimator.n_parameters_) > MOST_EIGENVALUES:
+    return min(numbers, estimator.n_parameters_)
+
+
+def _effective_parameters(estimator: Any, rows: int) -> float | None:
+    # Error bars have made the factor already; classes need none, and a large one takes longer than the fit.
+    if not hasattr(estimator, "classes_") or _smaller_side(estimator, rows) <= MOST_EIGENVALUES:
+        return float(estimator.effective_parameters_)
+    estimates = estimator.history_["effective_parameters"]
+    estimates = estimates[np.isfinite(estimates)]
+    return float(estimates[-1]) if estimates.size else None
+
+
+def _eigenvalues(estimator: Any, rows: int) -> np.ndarray | None:
+    if _smaller_side(estimator, rows) > MOST_EIGENVALUES:
         return None
     eigenvalues = getattr(estimator, "kernel_eigenvalues_", None)
     return None if eigenvalues is None else np.asarray(eigenvalues)
@@ -292,7 +305,8 @@ def _eigenvalues(estimator: Any, rows: int) -> np.ndarray | None:
 
 def _describe_model(estimator: Any, loss: str) -> str:
     outputs = len(estimator.classes_) if loss == "softmax cross-entropy" else 1
-    sizes = (int(estimator.n_features_in_), *estimator.hidden_widths, outputs)
+    hidden = (len(bias) for bias in estimator.biases_[:-1])
+    sizes = (int(estimator.n_features_in_), *hidden, outputs)
     layers = " -> ".join(str(size) for size in sizes)
     return f"MLP {layers}, {estimator.activation}, {int(estimator.n_parameters_)} parameters"
 

@@ -41,7 +41,7 @@ def load_table(source: str, target: str | None = None) -> Table:
 def fit_split(
     split: Split,
     *,
-    widths: tuple[int, ...] = (100,),
+    widths: tuple[int, ...] | str = "auto",
     max_steps: int = 100,
     seed: int = 0,
     callback: Callable[[int, dict[str, float]], bool | None] | None = None,
@@ -50,7 +50,7 @@ def fit_split(
 
     Args:
         split: The checked table.
-        widths: Units of each hidden layer.
+        widths: Units of each hidden layer, or "auto", by the rows.
         max_steps: Steps at most.
         seed: Decides the initial weights.
         callback: Called as callback(step, record) after each step; True stops.
