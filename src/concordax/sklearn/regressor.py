@@ -32,7 +32,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         activation: tanh, silu, relu, gelu, erf, linear, or a function on arrays.
         regularizer: "pseudo_huber" with μ = √width, or "l2".
         strength: "evidence"; "loo" or "gcv" (leave-one-out or generalized cross-validation of the linearised network);
-            "held_out": a tenth of the rows choose it along a path, and when to stop; "auto", the evidence up to 20,000
+            "held_out": a tenth of the rows choose it along a path, and when to stop; "auto", the evidence up to 10,000
             numbers of output and "held_out" beyond; or a positive number.
         max_steps: steps at most.
         tolerance: relative decrease below which, three steps in a row, the fit has converged.
