@@ -56,7 +56,7 @@ class Page(html.parser.HTMLParser):
 def test_every_picture_is_there_with_a_label_and_a_caption(pages, name):
     page = Page(pages[name])
     figures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    expected = 6 if SUMMARIES[name].history else 3
+    expected = 7 if SUMMARIES[name].history else 4
     assert len(figures) == expected
     assert all(len(attributes["aria-label"]) > 20 and attributes["role"] == "img" for attributes in figures)
     assert sum(tag == "figcaption" for tag, _ in page.tags) == expected

@@ -17,13 +17,13 @@ from concordax.tabular import Table, split_table
 class StandIn(BaseEstimator):
     """What both estimators expose, with predictions that tests choose."""
 
-    hidden_widths, activation, strength_, noise_ = (7,), "tanh", 0.01, 2.0
+    biases_, activation, strength_, noise_ = (np.zeros(7), np.zeros(1)), "tanh", 0.01, 2.0
     effective_parameters_, n_parameters_, n_steps_, best_step_, seconds_ = 3.5, 22, 5, 4, 0.1
     status_, kernel_eigenvalues_ = int(RunStatus.CONVERGED), np.array([2.0, 1.0])
 
     def fit(self, x, y):
         self.n_features_in_, self.classes_ = x.shape[1], np.unique(y)
-        self.history_ = {"loss": [3.0, 1.0]}
+        self.history_ = {"loss": [3.0, 1.0], "effective_parameters": np.array([np.nan, 3.25, np.nan])}
         return self
 
 
@@ -39,8 +39,8 @@ class Regressor(StandIn):
 
 
 class Classifier(StandIn):
-    def predict_proba(self, x, corrected=True):
-        logits = (1 if corrected else 3) * np.stack([x[:, 0], 0 * x[:, 0], -x[:, 0]], axis=1)
+    def predict_proba(self, x):
+        logits = np.stack([x[:, 0], 0 * x[:, 0], -x[:, 0]], axis=1)
         return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
@@ -87,8 +87,14 @@ def test_regression_scores(regression):
     }
     for name, (value, baseline) in expected.items():
         np.testing.assert_allclose((scores[name].value, scores[name].baseline), (value, baseline), err_msg=name)
-    np.testing.assert_allclose(scores["95% interval coverage"].value, np.mean(np.abs(y - mean) <= 1.959964 * std))
-    assert set(scores) == {*expected, "95% interval coverage"}
+    coverages = {
+        "50% interval coverage": 0.6744898,
+        "80% interval coverage": 1.2815516,
+        "95% interval coverage": 1.959964,
+    }
+    for name, deviations in coverages.items():
+        np.testing.assert_allclose(scores[name].value, np.mean(np.abs(y - mean) <= deviations * std))
+    assert set(scores) == {*expected, *coverages}
 
 
 def test_the_error_of_the_rmse_is_that_of_resampling(regression):
@@ -116,9 +122,26 @@ def test_classification_scores(classification):
     np.testing.assert_allclose(scores["accuracy"].baseline, np.mean(y == "a"))
     np.testing.assert_allclose(scores["log loss"].value, metrics.log_loss(y, summary.probabilities, labels=classes))
     np.testing.assert_allclose(scores["log loss"].baseline, metrics.log_loss(y, [shares] * len(y), labels=classes))
-    assert scores["log loss, uncorrected"].value > scores["log loss"].value + 0.1
-    assert set(scores) == {"accuracy", "log loss", "log loss, uncorrected", "expected calibration error"}
+    assert set(scores) == {"accuracy", "log loss", "expected calibration error"}
     assert scores["accuracy"].note.startswith("± 0.0")
+
+
+def test_importance_is_the_price_of_shuffling(regression):
+    summary, _ = regression
+    [column] = summary.importance
+    # One column: shuffled, predictions and truth are independent.
+    trivial = np.sqrt(2 * np.var(summary.y_pred)) - by_name(summary)["RMSE"].value
+    assert column.column == "x"
+    assert column.mean == pytest.approx(trivial, rel=0.15)
+    assert 0 < column.std < 0.2 * column.mean
+
+
+def test_importance_of_classes_survives_a_class_that_is_not_held_out():
+    target = np.array(["a", "b"] * 30 + ["c"])
+    pipeline, split = fitted(Classifier(), target)
+    assert "c" not in split.y_test
+    summary = summarize(pipeline, split)
+    assert np.isfinite(summary.importance[0].mean)
 
 
 def test_calibration_error_is_zero_for_honest_and_large_for_boastful_probabilities():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .solvers import StructuredCG as StructuredCG
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
+    from .strength import AnnealedStrength as AnnealedStrength
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
     from .trust_region import TrustRegion as TrustRegion
@@ -56,7 +57,7 @@ _NAMES = {
     "self_concordance": ("SelfConcordance",),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),
-    "strength": ("FixedStrength",),
+    "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),
     "trust_region": ("TrustRegion",),
 }

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 # Blue and orange stay apart under every common color deficiency and have about the same contrast on white.
 INK, MUTED, GRID, FIRST, SECOND = "#1c2127", "#5d6673", "#d8dce2", "#1f5fa9", "#b4530c"

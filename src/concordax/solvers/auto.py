@@ -42,6 +42,7 @@ class Auto(AbstractSolver):
         memory: bytes that one step may take; half of what the device has free by default.
         direct_only: leave out the iterative ones: the small matrix itself is then formed, as error bars need it.
         hand_over: as in `StructuredCG`.
+        nystrom: the `NystromCG` to choose from, with another tolerance or budget, say; its rank at most.
 
     Raises:
         ValueError: if `memory` is not a positive number.
@@ -60,21 +61,30 @@ class Auto(AbstractSolver):
     memory: float | int | None = eqx.field(static=True)
     direct_only: bool = eqx.field(static=True)
     hand_over: bool = eqx.field(static=True)
+    nystrom: NystromCG
 
-    def __init__(self, memory: float | int | None = None, *, direct_only: bool = False, hand_over: bool = True):
+    def __init__(
+        self,
+        memory: float | int | None = None,
+        *,
+        direct_only: bool = False,
+        hand_over: bool = True,
+        nystrom: NystromCG = NystromCG(),
+    ):
         if memory is not None and not (math.isfinite(memory) and memory > 0):
             raise ValueError(f"`Auto(memory={memory!r})`: bytes, a positive number, or None for half of what is free.")
         self.memory, self.direct_only, self.hand_over = memory, bool(direct_only), bool(hand_over)
+        self.nystrom = nystrom
 
     @property
     def direct(self):
         """The same choice among the direct solvers."""
-        return Auto(self.memory, direct_only=True)
+        return Auto(self.memory, direct_only=True, nystrom=self.nystrom)
 
     @property
     def alone(self):
         """The same choice, `StructuredCG` without its hand-over."""
-        return Auto(self.memory, direct_only=self.direct_only, hand_over=False)
+        return Auto(self.memory, direct_only=self.direct_only, hand_over=False, nystrom=self.nystrom)
 
     def plan(self, shape: SystemShape) -> Plan:
         """The solver for a system of this shape, and why.
@@ -87,8 +97,9 @@ class Auto(AbstractSolver):
         if shape.layers and not shape.scalar and not self.direct_only:
             candidates.append((StructuredCG(hand_over=self.hand_over), costs.structured_cg(shape)))
         if not self.direct_only:
-            rank = costs.largest_rank(shape, budget, _LEAST_RANK, NystromCG().rank)
-            candidates.append((NystromCG(rank), costs.nystrom_cg(shape, rank)))
+            rank = costs.largest_rank(shape, budget, _LEAST_RANK, self.nystrom.rank)
+            solver = NystromCG(rank, self.nystrom.tolerance, self.nystrom.max_iterations)
+            candidates.append((solver, costs.nystrom_cg(shape, rank)))
         fitting = [candidate for candidate in candidates if candidate[1].bytes <= budget]
         if not fitting:
             solver, cost = min(candidates, key=lambda candidate: candidate[1].bytes)

@@ -1,0 +1,98 @@
+"""Strengths by cross-validation and along a path, against dense references of the linearised model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import concordax as cx
+import helpers
+from concordax.cross_validation import _at_minimum
+from concordax.system import Problem, build_system, make_batch
+
+
+def _prepared(loss, regularizer="l2", case_name="wide"):
+    case = helpers.make_case(case_name, loss)
+    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, case.params))
+    batch = make_batch(helpers.LOSSES[loss], case.inputs, case.targets, case.weights, case.targets.shape[1], flat.dtype)
+    problem = Problem(case.model, helpers.LOSSES[loss], helpers.REGULARIZERS[regularizer], unravel)
+    system = build_system(problem, flat, batch)
+    return case, batch, system, cx.Dual().prepare(system)
+
+
+@pytest.mark.parametrize("loss", ["squared", "pseudo-huber", "softmax", "binary"])
+def test_outputs_at_the_minimum_of_the_linearised_model(loss):
+    case, batch, system, prepared = _prepared(loss)
+    tau = 0.01
+    outputs, _ = _at_minimum(system, prepared, helpers.LOSSES[loss], batch, jnp.asarray(tau))
+    solution = cx.direction(
+        case.model, helpers.LOSSES[loss], helpers.REGULARIZERS["l2"], case.params, case.inputs, case.targets,
+        strength=tau, solver=cx.Primal(), weights=case.weights,
+    )  # fmt: skip
+    moved = jax.jvp(lambda p: case.model(p, jnp.asarray(case.inputs)), (case.params,), (solution.direction,))[1]
+    expected = np.asarray(system.outputs + moved)
+    found, present = np.asarray(outputs), np.asarray(case.weights) > 0
+    if loss == "softmax":
+        # The loss does not see a shift that all classes share.
+        expected, found = (each - each.mean(axis=1, keepdims=True) for each in (expected, found))
+    np.testing.assert_allclose(found[present], expected[present], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("rule", [cx.LeaveOneOut, cx.GeneralizedCrossValidation])
+@pytest.mark.parametrize("loss", ["squared", "softmax"])
+def test_an_update_goes_to_the_better_side(rule, loss):
+    """From far below and far above, τ moves inwards, by at most the largest change."""
+    _, batch, system, prepared = _prepared(loss, case_name="tall")
+    strength = rule(wait=0)
+    moves = []
+    for tau in (1e-9, 1e4):
+        state = strength.init(system.outputs.dtype)._replace(strength=jnp.asarray(tau))
+        moves.append(float(strength.update(state, system, prepared, helpers.LOSSES[loss], batch).ratio))
+    assert 1.0 < moves[0] <= 3.0 + 1e-12
+    assert moves[1] < 1.0
+
+
+def test_annealed_strength_follows_its_path():
+    strength = cx.AnnealedStrength(1e-2, 1e-3, factor=0.25)
+    x = jnp.linspace(-1, 1, 20)[:, None]
+    model = cx.MLP(inputs=1, widths=(5,))
+    start = model.init(jax.random.key(0))
+    result = cx.train(
+        model, cx.SquaredError(), cx.L2(), start, (x, x**2), strength=strength, max_steps=4, tolerance=0.0,
+        validation=(x[:5] + 0.01, x[:5] ** 2, jnp.arange(5.0)),
+    )  # fmt: skip
+    taken = np.concatenate([[0], np.cumsum(result.history["accepted"])[:-1]])
+    np.testing.assert_allclose(result.history["strength"], np.maximum(1e-2 * 0.25**taken, 1e-3), rtol=1e-6)
+    errors = 0.5 * (model(result.params, x[:5] + 0.01) - x[:5] ** 2)[:, 0] ** 2
+    assert result.history["validation_loss"][-1] == pytest.approx(
+        float(jnp.average(errors, weights=jnp.arange(5.0))), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("arguments", [(1e-3, 1e-2), (1e-3, 0.0), (np.inf, 1.0)])
+def test_paths_that_do_not_fall_are_refused(arguments):
+    with pytest.raises(ValueError, match="between"):
+        cx.AnnealedStrength(*arguments)
+    with pytest.raises(ValueError, match="factor"):
+        cx.AnnealedStrength(1.0, 0.1, factor=1.0)
+
+
+def test_noise_of_a_robust_loss_forgets_outliers():
+    """One row a million away moves σ² by less than a hundredth of what it moves that of squared error."""
+    from concordax.evidence import noise_variance
+
+    rng = np.random.default_rng(0)
+    residual = 0.1 * rng.normal(size=(200, 1))
+    far = residual.copy()
+    far[0] = 1e6
+    gamma = jnp.asarray(5.0)
+
+    def noise(loss, outputs):
+        batch = make_batch(loss, jnp.zeros((200, 1)), jnp.zeros((200, 1)), None, 1, jnp.asarray(outputs).dtype)
+        return float(noise_variance(loss, jnp.asarray(outputs), batch, gamma))
+
+    robust = cx.PseudoHuberLoss(0.2)
+    assert noise(robust, far) < 1.1 * noise(robust, residual)
+    assert noise(cx.SquaredError(), far) > 1e9
+    assert noise(cx.SquaredError(), residual) == pytest.approx((residual**2).sum() / 195)
