@@ -163,6 +163,11 @@ def calibration_table(tables: dict, names) -> list[str]:
     return [*lines, "| mean | " + " | ".join(f"{share:.1f}" for share in mean) + " | |"]
 
 
+def _seconds(rows: list[dict]) -> str:
+    seconds = np.median([row["seconds"] for row in rows])
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
 def seconds_table(tables: dict, names) -> list[str]:
     """Lines of Markdown: median seconds of a fit, any search included, and splits."""
     lines = ["| table | " + " | ".join(CONTESTANTS) + " |", "|---" * (1 + len(CONTESTANTS)) + "|"]
@@ -170,7 +175,7 @@ def seconds_table(tables: dict, names) -> list[str]:
         cells = []
         for contestant in CONTESTANTS:
             rows = tables[name].get(contestant)
-            cells.append(f"{np.median([row['seconds'] for row in rows]):.2g} ({len(rows)})" if rows else "")
+            cells.append(f"{_seconds(rows)} ({len(rows)})" if rows else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 

@@ -39,8 +39,14 @@ def test_outputs_at_the_minimum_of_the_linearised_model(loss):
     np.testing.assert_allclose(found[present], expected[present], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("rule", [cx.LeaveOneOut, cx.GeneralizedCrossValidation])
-@pytest.mark.parametrize("loss", ["squared", "softmax"])
+@pytest.mark.parametrize(
+    ("rule", "loss"),
+    [
+        (cx.LeaveOneOut, "squared"),
+        (cx.GeneralizedCrossValidation, "squared"),
+        (cx.GeneralizedCrossValidation, "softmax"),
+    ],
+)
 def test_an_update_goes_to_the_better_side(rule, loss):
     """From far below and far above, τ moves inwards, by at most the largest change."""
     _, batch, system, prepared = _prepared(loss, case_name="tall")

@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from concordax import RunStatus, persistence
 from concordax.errors import ModelFileError, UsageError
 from concordax.persistence import load_model, save_model
+from concordax.sklearn import GGNRegressor
 from concordax.tabular import Table, split_table
 from concordax.workflow import fit_split
 
@@ -60,8 +61,20 @@ def test_a_loaded_model_predicts_the_same(fitted, path):
 
 def test_the_allow_list_is_what_a_model_needs(fitted, path):
     assert fitted[0].pipeline[-1].callback is None
-    needed = set(skops.io.get_untrusted_types(data=path.read_bytes())) | {"concordax.sklearn.GGNClassifier"}
+    needed = set(skops.io.get_untrusted_types(data=path.read_bytes()))
+    # What a stream of classes needs besides.
+    needed |= {"concordax.sklearn.classifier.GGNClassifier", "concordax.sklearn.reservoir.Reservoir"}
     assert needed == set(persistence.TRUSTED)
+
+
+def test_a_stream_goes_on_after_a_file():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    model = GGNRegressor(hidden_widths=(5,), max_steps=4).partial_fit(x[:20], y[:20])
+    loaded = skops.io.loads(skops.io.dumps(model), trusted=persistence.TRUSTED)
+    for each in (model, loaded):
+        each.partial_fit(x[20:], y[20:])
+    np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-10)
 
 
 def test_a_file_with_a_foreign_function_is_refused(path):
@@ -123,7 +136,7 @@ def test_flipped_bytes_never_give_another_error(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format version 2; this concordax reads 1"),
+        ({"format_version": 3}, "format version 3; this concordax reads 2"),
         ({"format_version": None}, "format version None"),
         ({"columns": None}, "part of the model is missing"),
         ({"pipeline": "text"}, "part of the model is missing"),

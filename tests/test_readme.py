@@ -47,5 +47,5 @@ def test_tables_are_those_of_the_records(monkeypatch):
         tables += text.count("<!-- begin ")
     assert tables >= 5
     # A digit that somebody changed by hand is noticed.
-    changed = README.read_text(encoding="utf-8").replace("| RMSE 2.92 ±", "| RMSE 2.91 ±")
+    changed = README.read_text(encoding="utf-8").replace("| 17.2 × |", "| 17.3 × |")
     assert module["filled_in"](changed) != changed

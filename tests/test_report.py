@@ -158,14 +158,14 @@ def test_what_is_missing_is_left_out():
         regression(), history={"loss": np.array([0.3])}, kernel_eigenvalues=None, y_std=None, coverage=(), metrics=()
     )
     page = report.render(summary)
-    assert page.count("<figure>") == 3
+    assert page.count("<figure>") == 4
     assert report.render(without_pictures()).count("<figure>") == 0
 
 
 def test_a_constant_target_and_one_row_can_be_drawn():
     one = np.ones(1)
     summary = dataclasses.replace(regression(), y_true=one, y_pred=one, y_std=one, coverage=((0.5, 1.0),))
-    assert report.render(summary).count("<figure>") == 6
+    assert report.render(summary).count("<figure>") == 7
 
 
 def test_the_file_is_written_whole(tmp_path):
