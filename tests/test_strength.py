@@ -98,7 +98,8 @@ def test_strength_stays_within_the_scale_of_the_kernel():
     share = case.weights / case.weights.sum()
     diagonal = (share[:, None, None] * jacobian**2).sum(axis=2)
     _, state = _library(case, "squared", "l2", 1e3)
-    assert float(state.strength) == pytest.approx(10 * diagonal.sum() / case.weights.sum() / diagonal.shape[1], rel=1e-10)
+    mean = diagonal.sum() / (case.weights.sum() * diagonal.shape[1])
+    assert float(state.strength) == pytest.approx(10 * mean, rel=1e-10)
 
 
 def test_waits_for_three_steps():
