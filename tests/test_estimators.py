@@ -89,6 +89,13 @@ def test_weights_of_the_classifier_are_counts(class_weight):
     np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), atol=1e-6)
 
 
+@pytest.mark.parametrize(("weight", "units"), [(1.0, 100), (100.0, 160), (1000.0, 300)])
+def test_width_follows_the_rows_as_they_count(weight, units):
+    x, y = _sine(80)
+    model = GGNRegressor(max_steps=1, strength=1e-3).fit(x, y, sample_weight=np.full(80, weight))
+    assert len(model.biases_[0]) == units
+
+
 def test_balanced_classes_weigh_the_same():
     x, y = _classes(200, classes=2)
     keep = (y == "left") | (np.arange(200) % 8 == 0)

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 from concordax import RunStatus, __version__
 from concordax import summary as module
 from concordax.columns import build_preprocessor
+from concordax.importance import importances
 from concordax.summary import predict_in_chunks, reliability_bins, summarize
 from concordax.tabular import Table, split_table
 
@@ -134,6 +135,20 @@ def test_importance_is_the_price_of_shuffling(regression):
     assert column.column == "x"
     assert column.mean == pytest.approx(trivial, rel=0.15)
     assert 0 < column.std < 0.2 * column.mean
+
+
+def test_the_most_important_column_comes_first():
+    class Second(Regressor):
+        def predict(self, x):
+            return 5 * x["b"].to_numpy() + x["c"].to_numpy()
+
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame(rng.normal(size=(300, 3)), columns=["a", "b", "c"])
+    found = importances(Second(), x, 5 * x["b"].to_numpy() + x["c"].to_numpy(), regression=True)
+    assert [each.column for each in found] == ["b", "c", "a"]
+    # Nothing is left to explain: shuffled, the error is that of two independent draws.
+    assert found[0].mean == pytest.approx(5 * np.sqrt(2) * x["b"].std(), rel=0.1)
+    assert found[2].mean == 0.0
 
 
 def test_importance_of_classes_survives_a_class_that_is_not_held_out():
