@@ -49,6 +49,7 @@ bench:
 	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/shapes.py --output build/bench/shapes.json
 	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/scaling.py --output build/bench/scaling.json --figure build/bench/scaling.png
 	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/first_run.py --output build/bench/first_run.json
+	$(ONE_THREAD) "$(VENV)-bench/bin/python" benchmarks/tables.py --tables diabetes "breast cancer" wine --splits 3 --output build/bench/tables.json
 	"$(VENV)-bench/bin/python" benchmarks/time_to_loss.py --workloads A B --output build/bench/time_to_loss.json
 	"$(VENV)-bench/bin/python" benchmarks/draw.py build/bench/time_to_loss.json --figure build/bench/time_to_loss.png
 

@@ -211,7 +211,9 @@ def markdown(record: dict) -> str:
 def main() -> None:
     """Runs what is asked for and merges it into the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("."), help="folder of the named tables; scikit-learn's need none"
+    )
     parser.add_argument("--tables", nargs="+", default=["named"], help='names, "named" or "others"')
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--splits", type=int, default=20)
