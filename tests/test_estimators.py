@@ -210,6 +210,15 @@ def test_several_targets_have_the_shapes_of_their_own():
     assert model.loo_residuals_.shape == (60, 2)
 
 
+def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    x, y = _sine(20)
+    model = GGNRegressor(**SMALL).fit(x, y)
+    monkeypatch.setattr("concordax.sklearn.regressor.free_bytes", lambda: 20_000)
+    with pytest.raises(MemoryError, match="20 rows"):
+        model.predict(x, return_cov=True)
+    assert model.predict(x[:5], return_cov=True)[1].shape == (5, 5)
+
+
 def test_only_one_kind_of_uncertainty_at_a_time():
     x, y = _sine(20)
     with pytest.raises(ValueError, match="one of the two"):

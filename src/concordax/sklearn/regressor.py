@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ..losses import PseudoHuberLoss, SquaredError
+from ..solvers.memory import free_bytes
 from .base import GGNEstimator
 from .scaling import TableScaler
 from .weights import check_some_weight
@@ -237,7 +238,18 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         return draws[:, 0] if self._single else draws
 
     def _joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs [m, c] and their covariance [m, c, m, c]."""
+        """Outputs [m, c] and their covariance [m, c, m, c].
+
+        Raises:
+            MemoryError: where that does not fit.
+        """
+        # The covariance, its symmetric half, and what eigenvalues and units take.
+        needed, free = 32 * (len(x) * self._targets.shape[1]) ** 2, free_bytes()
+        if needed > 0.5 * free:
+            raise MemoryError(
+                f"the joint covariance of {len(x)} rows takes {needed / 1e9:.3g} GB; {0.5 * free / 1e9:.3g} GB may be "
+                "used. Ask for fewer rows, or for `return_std=True`, which takes a number a row."
+            )
         with self._computation():
             outputs, covariance = self._posterior().joint(jnp.asarray(x))
             return np.asarray(outputs, np.float64), np.asarray(covariance, np.float64)
