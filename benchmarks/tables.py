@@ -21,6 +21,8 @@ from results import write
 from scipy.stats import norm
 from sklearn.metrics import log_loss
 
+from concordax.summary import calibration_error, reliability_bins
+
 _LEVELS = (0.5, 0.8, 0.95)
 
 
@@ -50,20 +52,13 @@ def _class_scores(model, x, y) -> dict[str, float]:
     figures = {
         "error": float(1 - np.mean(right)),
         "log_loss": float(log_loss(y, probabilities, labels=model.classes_)),
-        "calibration_error": calibration_error(probabilities.max(axis=1), right),
+        "calibration_error": calibration_error(reliability_bins(probabilities.max(axis=1), right)),
         "rows": len(y),
     }
     if type(model).__name__ == "GGNClassifier":
         plain = model.predict_proba(x, corrected=False)
         figures["log_loss_uncorrected"] = float(log_loss(y, plain, labels=model.classes_))
     return figures
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Mean distance of confidence and accuracy over bins of equal width, weighted by their rows."""
-    group = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(np.sum(confidence[group == b] - right[group == b])) for b in range(bins)]
-    return float(np.sum(gaps) / len(right))
 
 
 def run(name: str, table: Table, contestant: str, split: int, parts: tuple[np.ndarray, np.ndarray]) -> dict | None:

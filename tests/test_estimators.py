@@ -1,4 +1,4 @@
-"""Estimators: scikit-learn's own checks, weights, streams, error bars against dense references, odd tables."""
+"""Estimators: scikit-learn's own checks, weights, streams, error bars against dense references."""
 
 import os
 import pickle
@@ -11,10 +11,8 @@ import pytest
 sklearn = pytest.importorskip("sklearn")
 from sklearn.base import clone  # noqa: E402
 from sklearn.calibration import CalibratedClassifierCV  # noqa: E402
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris  # noqa: E402
-from sklearn.gaussian_process import GaussianProcessRegressor  # noqa: E402
+from sklearn.datasets import load_breast_cancer, load_iris  # noqa: E402
 from sklearn.inspection import permutation_importance  # noqa: E402
-from sklearn.linear_model import Ridge  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -23,8 +21,8 @@ from concordax.sklearn import GGNClassifier, GGNRegressor  # noqa: E402
 from concordax.sklearn.held_out import is_held_out  # noqa: E402
 from concordax.sklearn.reservoir import Reservoir  # noqa: E402
 from concordax.sklearn.scaling import TableScaler  # noqa: E402
+from table_cases import SMALL, sine  # noqa: E402
 
-SMALL = {"hidden_widths": (10,), "max_steps": 12}
 CHECKS = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -37,12 +35,6 @@ for instance, check in estimator_checks_generator(estimator):
     passed += 1
 print(passed)
 """
-
-
-def _sine(rows=80, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(-2, 2, size=(rows, 3))
-    return x, np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] + 0.1 * rng.normal(size=rows)
 
 
 def _classes(rows=90, classes=3, seed=0):
@@ -67,7 +59,7 @@ def test_all_checks_of_scikit_learn_pass(name):
 
 @pytest.mark.parametrize("strength", ["evidence", "loo", 1e-3])
 def test_weights_of_the_regressor_are_counts(strength):
-    x, y = _sine()
+    x, y = sine()
     rng = np.random.default_rng(1)
     weights = rng.integers(0, 3, len(x)).astype(float)
     parameters = {**SMALL, "strength": strength}
@@ -91,7 +83,7 @@ def test_weights_of_the_classifier_are_counts(class_weight):
 
 @pytest.mark.parametrize(("weight", "units"), [(1.0, 100), (100.0, 160), (1000.0, 300)])
 def test_width_follows_the_rows_as_they_count(weight, units):
-    x, y = _sine(80)
+    x, y = sine(80)
     model = GGNRegressor(max_steps=1, strength=1e-3).fit(x, y, sample_weight=np.full(80, weight))
     assert len(model.biases_[0]) == units
 
@@ -111,7 +103,7 @@ def test_balanced_classes_weigh_the_same():
 
 
 def test_no_weight_at_all_is_refused():
-    x, y = _sine(20)
+    x, y = sine(20)
     with pytest.raises(ValueError, match="eight"):
         GGNRegressor(**SMALL).fit(x, y, sample_weight=np.zeros(20))
 
@@ -197,7 +189,7 @@ def test_log_evidence_is_the_density_of_the_targets(linear):
 
 
 def test_several_targets_have_the_shapes_of_their_own():
-    x, y = _sine(60)
+    x, y = sine(60)
     targets = np.stack([y, 10 * y + x[:, 2]], axis=1)
     model = GGNRegressor(**SMALL).fit(x, targets)
     mean, std = model.predict(x[:5], return_std=True)
@@ -211,7 +203,7 @@ def test_several_targets_have_the_shapes_of_their_own():
 
 
 def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
-    x, y = _sine(20)
+    x, y = sine(20)
     model = GGNRegressor(**SMALL).fit(x, y)
     monkeypatch.setattr("concordax.sklearn.regressor.free_bytes", lambda: 20_000)
     with pytest.raises(MemoryError, match="20 rows"):
@@ -220,7 +212,7 @@ def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(monkeypatch
 
 
 def test_only_one_kind_of_uncertainty_at_a_time():
-    x, y = _sine(20)
+    x, y = sine(20)
     with pytest.raises(ValueError, match="one of the two"):
         GGNRegressor(**SMALL).fit(x, y).predict(x, return_std=True, return_cov=True)
 
@@ -229,9 +221,9 @@ def test_only_one_kind_of_uncertainty_at_a_time():
 
 
 @pytest.mark.parametrize("way", ["evidence", "loo", "gcv", "held_out"])
-def test_every_way_to_the_strength_learns_a_sine(way):
-    x, y = _sine(300)
-    new, truth = _sine(400, seed=5)
+def test_every_way_to_the_strength_learns_asine(way):
+    x, y = sine(300)
+    new, truth = sine(400, seed=5)
     model = GGNRegressor(hidden_widths=(30,), strength=way).fit(x, y)
     assert np.sqrt(np.mean((model.predict(new) - truth) ** 2)) < 0.2
     assert 1e-7 < model.strength_ < 1e-1
@@ -269,7 +261,7 @@ def test_held_out_rows_depend_on_the_row_alone():
 
 
 def test_batches_need_a_number_as_strength():
-    x, y = _sine(400)
+    x, y = sine(400)
     with pytest.raises(ValueError, match="pass a number as strength"):
         GGNRegressor(batch_size=100).fit(x, y)
     assert GGNRegressor(batch_size=100, strength=1e-4, hidden_widths=(20,), max_steps=60).fit(x, y).score(x, y) > 0.9
@@ -277,7 +269,7 @@ def test_batches_need_a_number_as_strength():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_that_of_the_computation(dtype):
-    x, y = _sine(40)
+    x, y = sine(40)
     model = GGNRegressor(**SMALL, dtype=dtype).fit(x, y)
     assert model.weights_[0].dtype == dtype
     assert model.predict(x).dtype == np.float64
@@ -287,7 +279,7 @@ def test_dtype_is_that_of_the_computation(dtype):
 
 
 def test_warm_start_goes_on():
-    x, y = _sine(60)
+    x, y = sine(60)
     model = GGNRegressor(hidden_widths=(10,), max_steps=4, strength=1e-5, warm_start=True, tolerance=0.0).fit(x, y)
     first = model.history_["loss"][-1]
     model.fit(x, y)
@@ -297,12 +289,12 @@ def test_warm_start_goes_on():
 
 
 def test_a_stream_is_learnt():
-    x, y = _sine(300)
+    x, y = sine(300)
     model = GGNRegressor(hidden_widths=(20,), max_steps=15)
     for start in range(0, 300, 50):
         model.partial_fit(x[start : start + 50], y[start : start + 50])
     whole = GGNRegressor(hidden_widths=(20,), max_steps=60).fit(x, y)
-    new, truth = _sine(300, seed=9)
+    new, truth = sine(300, seed=9)
     error = lambda fitted: np.sqrt(np.mean((fitted.predict(new) - truth) ** 2))
     assert error(model) < 1.2 * error(whole)
     assert model._reservoir.seen == 300
@@ -340,7 +332,7 @@ def test_a_reservoir_is_a_uniform_sample():
 
 
 def test_clones_pickles_and_seeds_agree_to_the_bit():
-    x, y = _sine(60)
+    x, y = sine(60)
     model = GGNRegressor(**SMALL).fit(x, y)
     for other in (clone(model).fit(x, y), pickle.loads(pickle.dumps(model))):
         for mine, theirs in zip(model.predict(x, return_std=True), other.predict(x, return_std=True), strict=True):
@@ -357,7 +349,7 @@ def test_search_cross_validation_pipelines_calibration_and_importance():
     assert search.best_score_ > 0.85
     calibrated = CalibratedClassifierCV(GGNClassifier(**SMALL), cv=2, method="sigmoid").fit(x, y)
     assert calibrated.score(x, y) > 0.85
-    x, y = _sine(120)
+    x, y = sine(120)
     importance = permutation_importance(GGNRegressor(**SMALL).fit(x, y), x, y, random_state=0, n_repeats=3)
     assert importance.importances_mean[0] > importance.importances_mean[2] + 0.1
 
@@ -365,7 +357,7 @@ def test_search_cross_validation_pipelines_calibration_and_importance():
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_bring_their_names(library):
     frames = pytest.importorskip(library)
-    x, y = _sine(40)
+    x, y = sine(40)
     frame = frames.DataFrame({name: x[:, i] for i, name in enumerate(("a", "b", "c"))})
     model = GGNRegressor(**SMALL).fit(frame, frames.Series(y))
     assert list(model.feature_names_in_) == ["a", "b", "c"]
@@ -383,106 +375,3 @@ def test_two_classes_have_one_logit():
     many = GGNClassifier(**SMALL).fit(x, y)
     exponentials = np.exp(many.decision_function(x))
     np.testing.assert_allclose(many.predict_proba(x), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-6)
-
-
-# Odd tables -----------------------------------------------------------------------------------------------------------
-
-
-def _rotten(kind):
-    rng = np.random.default_rng(0)
-    x, y = _sine(120)
-    if kind == "scales":
-        x = x * [1e-150, 1.0, 1e150]
-    elif kind == "constant":
-        x = np.concatenate([x, np.full((120, 2), 7.0)], axis=1)
-    elif kind == "duplicated rows":
-        x, y = np.repeat(x[:60], 2, axis=0), np.repeat(y[:60], 2)
-    elif kind == "duplicated columns":
-        x = np.repeat(x, 4, axis=1)
-    elif kind == "outlier":
-        x[3] = [1e6, -1e9, 1e3]
-    elif kind == "more columns than rows":
-        x = np.concatenate([x, rng.normal(size=(120, 600))], axis=1)
-    elif kind == "one-hot":
-        codes = rng.integers(0, 30, 120)
-        x, y = np.concatenate([x, np.eye(30)[codes]], axis=1), y + 0.1 * codes
-    return x, y
-
-
-KINDS = ("scales", "constant", "duplicated rows", "duplicated columns", "outlier", "more columns than rows", "one-hot")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_odd_tables_give_finite_predictions(kind):
-    x, y = _rotten(kind)
-    model = GGNRegressor(hidden_widths=(20,)).fit(x[:90], y[:90])
-    mean, std = model.predict(x[90:], return_std=True)
-    assert np.isfinite(mean).all()
-    assert (np.isfinite(std) & (std > 0)).all()
-    mean_alone = np.sqrt(np.mean((y[90:] - y[:90].mean()) ** 2))
-    assert np.sqrt(np.mean((mean - y[90:]) ** 2)) < 1.05 * mean_alone
-    assert model.status_.succeeded
-
-
-def test_an_outlier_among_the_inputs_does_not_spoil_the_rest():
-    x, y = _sine(150)
-    spoilt = x.copy()
-    spoilt[0, 0] = 1e9
-    new, truth = _sine(300, seed=7)
-    clean, found = (GGNRegressor(hidden_widths=(20,)).fit(each, y).predict(new) for each in (x, spoilt))
-    error = lambda prediction: np.sqrt(np.mean((prediction - truth) ** 2))
-    assert error(found) < 1.3 * error(clean)
-
-
-def test_pseudo_huber_withstands_outliers_among_the_targets():
-    x, y = _sine(200)
-    rng = np.random.default_rng(2)
-    y[rng.choice(200, 10, replace=False)] += 30 * rng.normal(size=10)
-    new, truth = _sine(300, seed=7)
-    plain, robust = (
-        GGNRegressor(hidden_widths=(20,), loss=loss).fit(x, y).predict(new)
-        for loss in ("squared_error", "pseudo_huber")
-    )
-    error = lambda prediction: np.sqrt(np.mean((prediction - truth) ** 2))
-    assert error(robust) < 0.3
-    assert error(robust) < 0.5 * error(plain)
-
-
-def test_a_constant_target_is_predicted():
-    x, _ = _sine(30)
-    mean, std = GGNRegressor(**SMALL).fit(x, np.full(30, 5.0)).predict(x, return_std=True)
-    np.testing.assert_allclose(mean, 5.0, atol=1e-3)
-    assert np.isfinite(std).all()
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"hidden_widths": (0,)}, "whole numbers from 1 up"),
-        ({"hidden_widths": (2.5,)}, "whole numbers from 1 up"),
-        ({"hidden_widths": "wide"}, "hidden_widths"),
-        ({"strength": -1.0}, "strength"),
-        ({"strength": "best"}, "strength"),
-        ({"dtype": "float16"}, "dtype"),
-        ({"loss": "absolute"}, "loss"),
-    ],
-)
-def test_messages_name_the_parameter(parameters, message):
-    x, y = _sine(20)
-    with pytest.raises(ValueError, match=message):
-        GGNRegressor(**parameters).fit(x, y)
-
-
-def test_diabetes_is_no_worse_than_ridge():
-    x, y = load_diabetes(return_X_y=True)
-    network, ridge = GGNRegressor().fit(x[:350], y[:350]), Ridge(0.1).fit(x[:350], y[:350])
-    error = lambda model: np.sqrt(np.mean((model.predict(x[350:]) - y[350:]) ** 2))
-    assert error(network) < 1.05 * error(ridge)
-
-
-def test_error_bars_widen_like_those_of_a_gaussian_process():
-    x, y = _sine(60)
-    far = x + 10.0
-    network, process = GGNRegressor(**SMALL).fit(x, y), GaussianProcessRegressor(normalize_y=True).fit(x, y)
-    for model in (network, process):
-        assert model.predict(far, return_std=True)[1].min() > model.predict(x, return_std=True)[1].mean()

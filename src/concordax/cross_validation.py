@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Batch
-from .evidence import log_evidence, noise_variance
+from .evidence import judge
 from .leave_one_out import leave_one_out, left_out_residual
+from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .solvers import AbstractPrepared, Complexity
 from .strength import AbstractAdaptiveStrength
@@ -51,18 +52,7 @@ class AbstractCrossValidation(AbstractAdaptiveStrength):
         vertex = jnp.clip(-slope / jnp.where(bend < 0, bend, -1.0), -1.0, 1.0)
         move = jnp.where(bend < 0, vertex, jnp.sign(slope))
         target = state.strength * _APART ** jnp.where(jnp.isfinite(move), move, 0.0)
-        here = complexities[1]
-        gamma = here.effective_parameters
-        variance = noise_variance(loss, system.outputs, batch, gamma)
-        estimates = state._replace(
-            noise_variance=variance,
-            gamma=gamma,
-            gamma_error=here.error,
-            log_evidence=log_evidence(loss, system, batch, here, state.strength, variance),
-            leave_one_out=leave_one_out(loss, system.outputs, batch, here.leverage, variance),
-            score=middle,
-        )
-        return target, estimates
+        return target, judge(state, system, complexities[1], loss, batch)._replace(score=middle)
 
 
 def _at_minimum(
@@ -106,8 +96,8 @@ class LeaveOneOut(AbstractCrossValidation):
             one = jnp.ones_like(complexity.effective_parameters)
             return leave_one_out(loss, outputs, batch, complexity.leverage, one)
         left_out = left_out_residual(residual, batch, complexity.leverage)
-        squares = jnp.where(batch.weights > 0, batch.weights * jnp.sum(left_out**2, axis=1), 0.0)
-        return -0.5 * jnp.log(jnp.sum(squares) / jnp.sum(batch.weights))
+        squares = weighted_sum(jnp.sum(left_out**2, axis=1), batch.weights)
+        return -0.5 * jnp.log(squares / jnp.sum(batch.weights))
 
 
 class GeneralizedCrossValidation(AbstractCrossValidation):
@@ -135,8 +125,6 @@ class GeneralizedCrossValidation(AbstractCrossValidation):
         """−log of the generalized mean square."""
         del loss, outputs
         weights = jnp.sum(batch.weights)
-        squares = jnp.where(batch.weights > 0, batch.weights * jnp.sum(residual**2, axis=1), 0.0)
+        squares = weighted_sum(jnp.sum(residual**2, axis=1), batch.weights)
         free = 1 - complexity.effective_parameters / (weights * residual.shape[1])
-        return jnp.where(
-            free > 0, -jnp.log(jnp.sum(squares) / weights) + 2 * jnp.log(jnp.maximum(free, 1e-30)), -jnp.inf
-        )
+        return jnp.where(free > 0, -jnp.log(squares / weights) + 2 * jnp.log(jnp.maximum(free, 1e-30)), -jnp.inf)

@@ -5,9 +5,10 @@ from jaxtyping import Array, Float
 
 from ._types import Batch
 from .leave_one_out import leave_one_out
+from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .solvers import Complexity
-from .strength import AbstractAdaptiveStrength
+from .strength import AbstractAdaptiveStrength, StrengthState
 from .system import System
 
 
@@ -41,20 +42,25 @@ class Evidence(AbstractAdaptiveStrength):
     def estimate(self, state, system, prepared, loss, batch):
         """τ ← γ σ²/(2 n g(θ))."""
         examples = jnp.sum(batch.weights)
-        complexity = prepared.complexity(state.strength)
-        gamma = complexity.effective_parameters
-        variance = noise_variance(loss, system.outputs, batch, gamma)
-        evidence = log_evidence(loss, system, batch, complexity, state.strength, variance)
-        left_out = leave_one_out(loss, system.outputs, batch, complexity.leverage, variance)
-        estimates = state._replace(
-            noise_variance=variance,
-            gamma=gamma,
-            gamma_error=complexity.error,
-            log_evidence=evidence,
-            leave_one_out=left_out,
-            score=0.5 * (evidence / examples + left_out),
-        )
-        return gamma * variance / (2 * examples * system.penalty), estimates
+        judged = judge(state, system, prepared.complexity(state.strength), loss, batch)
+        score = 0.5 * (judged.log_evidence / examples + judged.leave_one_out)
+        target = judged.gamma * judged.noise_variance / (2 * examples * system.penalty)
+        return target, judged._replace(score=score)
+
+
+def judge(
+    state: StrengthState, system: System, complexity: Complexity, loss: AbstractLoss, batch: Batch
+) -> StrengthState:
+    """The state with all that its strength's complexity tells of the point: γ, σ², log evidence, left-out density."""
+    gamma = complexity.effective_parameters
+    variance = noise_variance(loss, system.outputs, batch, gamma)
+    return state._replace(
+        noise_variance=variance,
+        gamma=gamma,
+        gamma_error=complexity.error,
+        log_evidence=log_evidence(loss, system, batch, complexity, state.strength, variance),
+        leave_one_out=leave_one_out(loss, system.outputs, batch, complexity.leverage, variance),
+    )
 
 
 def log_evidence(
@@ -81,8 +87,7 @@ def noise_variance(
 ) -> Float[Array, ""]:
     """σ² = Σ w ‖∂ℓ/∂o‖²/(N − γ), for squared error Σ w ‖o−y‖²/(N − γ); 1 for a likelihood loss.
 
-    N − γ is held above N/100: a network that interpolates leaves no residual and no
-    degrees of freedom to judge by.
+    N − γ is held above N/100: a network that interpolates leaves no residual and no degrees of freedom to judge by.
     """
     if not loss.estimates_noise:
         return jnp.ones_like(gamma)
@@ -97,4 +102,4 @@ def force_energy(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch)
     one far outlier must not make all else look like noise.
     """
     squares = jnp.sum(loss.gradient(outputs, batch.targets) ** 2, axis=1)
-    return 0.5 * jnp.sum(jnp.where(batch.weights > 0, batch.weights * squares, 0.0))
+    return 0.5 * weighted_sum(squares, batch.weights)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Batch
+from .linalg import weighted_sum
 from .losses import AbstractLoss
 
 
@@ -32,7 +33,6 @@ def leave_one_out(
     Returns:
         Σ w log p(y_i | the other rows) / Σ w.
     """
-    weights = batch.weights
     leverage, rest = _parts(batch, leverage)
     residual = loss.whitened_residual(outputs, batch.targets)
     left_out = _solve(rest, residual)
@@ -48,7 +48,7 @@ def leave_one_out(
             # As everywhere where noise is judged, by the forces: see `evidence.force_energy`.
             forces = jnp.sum(loss.gradient(moved, batch.targets) ** 2, axis=1)
             density = -0.5 * (forces / noise_variance + outputs.shape[1] * jnp.log(2 * jnp.pi * noise_variance))
-    return jnp.sum(jnp.where(weights > 0, weights * density, 0.0)) / jnp.sum(weights)
+    return weighted_sum(density, batch.weights) / jnp.sum(batch.weights)
 
 
 def left_out_outputs(

@@ -153,3 +153,8 @@ def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Arr
     # Transposed on the way in and out, both lie in memory as LAPACK has them: no copies from rows to columns. Of the
     # transpose LAPACK reads the lower triangle.
     return jnp.linalg.cholesky(matrix.T.at[index, index].add(shift), symmetrize_input=False).T
+
+
+def weighted_sum(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
+    """Σ w v over rows; a row of weight zero is absent, whatever it holds: 0 · NaN would be NaN."""
+    return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))

@@ -229,7 +229,7 @@ def _classification(pipeline: Pipeline, split: Split) -> dict[str, Any]:
     frequent = classes[shares.argmax()]
     losses = _log_losses(probabilities, codes)
     reliability = reliability_bins(probabilities.max(axis=1), right)
-    calibration = sum(rows * abs(confidence - observed) for confidence, observed, rows in reliability) / m
+    calibration = calibration_error(reliability)
     # Two more of each outcome (Agresti and Coull): without them the error of an accuracy of 1 would be zero.
     share = (right.sum() + 2) / (m + 4)
     accuracy_error = float(np.sqrt(share * (1 - share) / (m + 4)))
@@ -264,6 +264,16 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> tuple[tuple[f
     bins = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     groups = [bins == index for index in np.unique(bins)]
     return tuple((float(confidence[group].mean()), float(right[group].mean()), int(group.sum())) for group in groups)
+
+
+def calibration_error(bins: tuple[tuple[float, float, int], ...]) -> float:
+    """Expected calibration error: the mean distance of confidence and accuracy over `reliability_bins`, by their rows.
+
+    Args:
+        bins: (mean confidence, observed accuracy, rows) of each bin.
+    """
+    rows = sum(count for _, _, count in bins)
+    return sum(count * abs(confidence - observed) for confidence, observed, count in bins) / rows
 
 
 def _coverage(error: np.ndarray, std: np.ndarray, nominal: float) -> float:

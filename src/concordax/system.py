@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from ._types import Batch
 from .curvature import AbstractMetric
 from .jacobians import AbstractJacobian, linearize
+from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .regularizers import AbstractRegularizer
 
@@ -39,8 +40,7 @@ class Problem(eqx.Module):
 
 def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
     """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
-    values = loss.value(outputs, batch.targets)
-    return jnp.sum(jnp.where(batch.weights > 0, batch.weights * values, 0.0)) / jnp.sum(batch.weights)
+    return weighted_sum(loss.value(outputs, batch.targets), batch.weights) / jnp.sum(batch.weights)
 
 
 class System(eqx.Module):

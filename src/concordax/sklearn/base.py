@@ -128,13 +128,13 @@ class GGNEstimator(BaseEstimator):
                 "progress": bool(self.verbose),
             }
             params = self._params() if go_on else _init(model, key)
-            given = Rows(x.astype(self._dtype), targets.astype(self._dtype), weights)
             if way == defaults.HELD_OUT:
-                result = train_with_held_out(parts, params, given, defaults.padded, **options)
+                given = Rows(x.astype(self._dtype), targets.astype(self._dtype), weights)
+                result = train_with_held_out(parts, params, given, **options)
             else:
-                data = defaults.padded(*given)
-                options |= {"weights": data[2], "batch_size": self.batch_size, "key": key}
-                result = train(*parts, params, data[:2], **options)
+                data = (self._rows.astype(self._dtype), self._targets.astype(self._dtype))
+                options |= {"weights": self._sample_weight, "batch_size": self.batch_size, "key": key}
+                result = train(*parts, params, data, **options)
             self.weights_ = [np.asarray(layer.weight) for layer in result.best_params]
             self.biases_ = [np.asarray(layer.bias) for layer in result.best_params]
             self.strength_ = result.best_strength

@@ -13,6 +13,7 @@ from ..regularizers import AbstractRegularizer
 from ..solvers import Auto, NystromCG
 from ..strength import FixedStrength
 from ..training import train
+from .defaults import padded
 
 Parts = tuple[Callable, AbstractLoss, AbstractRegularizer]
 _SHARE = 0.1
@@ -41,7 +42,7 @@ def is_held_out(inputs: np.ndarray, share: float = _SHARE) -> np.ndarray:
     return np.array([int.from_bytes(digest, "little") for digest in digests]) < share * 2**32
 
 
-def train_with_held_out(parts: Parts, params: Any, rows: Rows, padded, *, strength, max_steps: int, **options):
+def train_with_held_out(parts: Parts, params: Any, rows: Rows, *, strength, max_steps: int, **options):
     """Trains along a path of strengths without a tenth of the rows, and then a little with all.
 
     Kept is the step that predicts the held-out rows best; from there training goes on at its strength with all rows for
@@ -51,7 +52,6 @@ def train_with_held_out(parts: Parts, params: Any, rows: Rows, padded, *, streng
         parts: model, loss and regularizer.
         params: where to start.
         rows: all rows, of positive weight.
-        padded: fills rows up to a size that compiled programs share.
         strength: the path, an `AnnealedStrength`.
         max_steps: steps at most, those at the end apart.
         options: more for `train`.
