@@ -12,7 +12,17 @@ jax.config.update("jax_enable_x64", True)
 
 # The oldest versions are tested without the extras, and so is an installation that has none.
 NEEDED_BY = {
-    "sklearn": ("sklearn", "estimator", "tabular", "columns", "bundled", "summary", "workflow", "experiments"),
+    "sklearn": (
+        "sklearn",
+        "estimator",
+        "tabular",
+        "columns",
+        "bundled",
+        "importance",
+        "summary",
+        "workflow",
+        "experiments",
+    ),
     "platformdirs": ("compilation_cache",),
     "skops": ("persistence",),
     "typer": ("cli", "console"),
