@@ -45,6 +45,8 @@ def test_covariance_equals_dense_numpy(loss, regularizer, solver):
     np.testing.assert_allclose(covariance, expected, rtol=1e-7, atol=1e-8 * np.abs(expected).max())
     assert float(fitted.effective_parameters) == pytest.approx(gamma, rel=1e-8)
     assert float(fitted.noise_variance) == pytest.approx(variance, rel=1e-8)
+    determined = helpers.flatten(fitted.determination())
+    np.testing.assert_allclose(determined, 1 - strength * np.diag(prior) * np.diag(inverse), rtol=1e-7, atol=1e-9)
     np.testing.assert_array_equal(covariance, np.swapaxes(covariance, 1, 2))
     eigenvalues = np.asarray(fitted.eigenvalues())
     assert np.all(np.diff(eigenvalues) <= 0)

@@ -88,6 +88,10 @@ class Posterior(eqx.Module):
         """Targets minus what the linearised model without the row predicts for it: from leverages, without refits."""
         return _left_out_residuals(self)
 
+    def determination(self) -> PyTree:
+        """How far the data determine each parameter: 1 − posterior over prior variance, in [0, 1] and of sum γ."""
+        return ravel_pytree(self.params)[1](_determination(self))
+
     def eigenvalues(self) -> Float[Array, " m"]:
         """Eigenvalues of the whitened kernel K, largest first."""
         return jnp.maximum(jnp.linalg.eigvalsh(self.prepared.matrix, UPLO="U", symmetrize_input=False)[::-1], 0.0)
@@ -114,6 +118,12 @@ def _log_evidence(posterior: Posterior):
     complexity = complexity_of(leverage, log_determinant(posterior.factor))
     parts = (posterior.prepared.system, posterior.batch, complexity, posterior.strength, posterior.noise_variance)
     return log_evidence(posterior.loss, *parts)
+
+
+@eqx.filter_jit
+def _determination(posterior: Posterior):
+    with jax.default_matmul_precision("highest"):
+        return posterior.prepared.determination(posterior.factor)
 
 
 @eqx.filter_jit

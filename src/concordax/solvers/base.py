@@ -117,6 +117,10 @@ class AbstractFactorable(AbstractPrepared):
         """Diagonal blocks of W (Wᵀ W + τH)⁻¹ Wᵀ, one a row, from the factor at shift τ."""
 
     @abstractmethod
+    def determination(self, factor: SPDFactor) -> Float[Array, " p"]:
+        """1 − τ diag (Wᵀ W + τH)⁻¹H a parameter, in [0, 1] and of sum γ, from the factor at shift τ."""
+
+    @abstractmethod
     def covariance(
         self, rows: AbstractJacobian, strength: Float[Array, ""], factor: SPDFactor
     ) -> Float[Array, "mk mk"]:

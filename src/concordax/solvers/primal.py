@@ -53,6 +53,9 @@ class _PreparedPrimal(AbstractFactorable):
 
         return jax.lax.map(blocks, self.system.jacobian.in_chunks()).reshape(-1, k, k)[:n]
 
+    def determination(self, factor):
+        return jnp.clip(1 - factor.shift * jnp.sum(factor.inverse_root() ** 2, axis=0), 0.0, 1.0)
+
     def covariance(self, rows, strength, factor):
         del strength
         half = factor.half_solve(rows.scaled_rows(self.root).T)
