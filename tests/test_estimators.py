@@ -221,7 +221,7 @@ def test_only_one_kind_of_uncertainty_at_a_time():
 
 
 @pytest.mark.parametrize("way", ["evidence", "loo", "gcv", "held_out"])
-def test_every_way_to_the_strength_learns_asine(way):
+def test_every_way_to_the_strength_learns_a_sine(way):
     x, y = sine(300)
     new, truth = sine(400, seed=5)
     model = GGNRegressor(hidden_widths=(30,), strength=way).fit(x, y)

@@ -1,4 +1,4 @@
-"""Estimators on tables that nobody would wish for, and their messages."""
+"""Estimators on tables that nobody would wish for, their messages, and how they stand beside simple peers."""
 
 import numpy as np
 import pytest

@@ -47,9 +47,13 @@ class SPDFactor(eqx.Module):
         """L⁻¹; its columns' products are the entries of (K + shift·I)⁻¹."""
         return _inverse_lower(self.lower)
 
+    def inverse_diagonal(self) -> Float[Array, " n"]:
+        """Diag (K + shift·I)⁻¹: the squared norms of the columns of L⁻¹."""
+        return jnp.sum(self.inverse_root() ** 2, axis=0)
+
     def inverse_trace(self) -> Float[Array, ""]:
         """tr (K + shift·I)⁻¹ = ‖L⁻¹‖²_F."""
-        return jnp.sum(self.inverse_root() ** 2)
+        return jnp.sum(self.inverse_diagonal())
 
     def log_determinant(self) -> Float[Array, ""]:
         """log det (K + shift·I)."""

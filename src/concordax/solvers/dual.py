@@ -57,18 +57,15 @@ class _PreparedDual(AbstractFactorable):
         """Diag of H^{-½} Wᵀ (K + tI)⁻¹ W H^{-½} by products with Wᵀ: W is never held whole."""
         jacobian = self.system.jacobian
         n, k, size = jacobian.shape
-
-        def square(row):
-            return jacobian.rmv(row.reshape(n, k)) ** 2
-
-        rows = factor.inverse_root()
-        missing = -len(rows) % _VECTORS
-        chunks = jnp.pad(rows, ((0, missing), (0, 0))).reshape(-1, _VECTORS, n * k)
+        vectors = factor.inverse_root().reshape(-1, n, k)
+        # Vectors of zeros at the end add nothing.
+        missing = -len(vectors) % _VECTORS
+        chunks = jnp.pad(vectors, ((0, missing), (0, 0), (0, 0))).reshape(-1, _VECTORS, n, k)
 
         def add(total, chunk):
-            return total + jnp.sum(jax.vmap(square)(chunk), axis=0), None
+            return total + jnp.sum(jax.vmap(jacobian.rmv)(chunk) ** 2, axis=0), None
 
-        squares, _ = jax.lax.scan(add, jnp.zeros(size, rows.dtype), chunks)
+        squares, _ = jax.lax.scan(add, jnp.zeros(size, vectors.dtype), chunks)
         return jnp.clip(self.system.metric.solve(squares), 0.0, 1.0)
 
     def covariance(self, rows, strength, factor):

@@ -54,7 +54,7 @@ class _PreparedPrimal(AbstractFactorable):
         return jax.lax.map(blocks, self.system.jacobian.in_chunks()).reshape(-1, k, k)[:n]
 
     def determination(self, factor):
-        return jnp.clip(1 - factor.shift * jnp.sum(factor.inverse_root() ** 2, axis=0), 0.0, 1.0)
+        return jnp.clip(1 - factor.shift * factor.inverse_diagonal(), 0.0, 1.0)
 
     def covariance(self, rows, strength, factor):
         del strength
