@@ -64,6 +64,10 @@ class AbstractMetric(eqx.Module):
         """H⁻¹ x."""
 
     @abstractmethod
+    def mv(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        """H x."""
+
+    @abstractmethod
     def squared_norm(self, x: Float[Array, " p"]) -> Float[Array, ""]:
         """‖x‖²_H = xᵀ H x."""
 
@@ -80,6 +84,10 @@ class ScalarMetric(AbstractMetric):
     def solve(self, x):
         """Returns d x."""
         return self.inverse * x
+
+    def mv(self, x):
+        """Returns x/d."""
+        return x / self.inverse
 
     def squared_norm(self, x):
         """‖x‖²/d."""
@@ -98,6 +106,10 @@ class DiagonalMetric(AbstractMetric):
     def solve(self, x):
         """Returns d ∘ x."""
         return self.inverse * x
+
+    def mv(self, x):
+        """Returns x/d."""
+        return x / self.inverse
 
     def squared_norm(self, x):
         """Σ x²/d."""

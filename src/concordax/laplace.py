@@ -158,7 +158,7 @@ def _prepare(algorithm, params, batch, strength):
         gamma = prepared.effective_parameters(factor)
         examples = jnp.sum(batch.weights)
         variance = noise_variance(algorithm.loss, system.outputs, batch, gamma)
-    return prepared, factor, gamma, variance, examples
+    return eqx.tree_at(lambda p: p.system.model_jacobian, prepared, None), factor, gamma, variance, examples
 
 
 def posterior(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._types import Batch
 from .curvature import AbstractMetric
@@ -47,10 +47,13 @@ class System(eqx.Module):
     """Everything a solver may look at: the quadratic model of F at θ for any strength τ and damping λ.
 
     (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row; `curvature` is SᵀS so scaled.
+    `jacobian` is W and `model_jacobian` J itself, which costs nothing unless `slopes` are asked for, and is None where a
+    system is kept.
     """
 
     outputs: Float[Array, "n c"]
     jacobian: AbstractJacobian
+    model_jacobian: AbstractJacobian | None
     residual: Float[Array, "n k"]
     curvature: Float[Array, "n k k"]
     gradient: Float[Array, " p"]
@@ -58,6 +61,12 @@ class System(eqx.Module):
     loss: Float[Array, ""]
     penalty: Float[Array, ""]
     numbers: Float[Array, ""]
+    present: Bool[Array, " n"]
+
+    def slopes(self, direction: Float[Array, " p"]) -> Float[Array, "n c"]:
+        """J δ: how the outputs of each row move, 0 for rows of weight 0."""
+        assert self.model_jacobian is not None, "kept systems have no J"
+        return jnp.where(self.present[:, None], self.model_jacobian.mv(direction), 0.0)
 
 
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
@@ -76,6 +85,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
     return System(
         outputs=outputs,
         jacobian=jacobian.transform(rowwise),
+        model_jacobian=jacobian,
         residual=jnp.where(scale[:, None] > 0, scale[:, None] * residual, 0.0),
         curvature=jnp.einsum("nac,nbc->nab", whitening, whitening),
         gradient=problem.regularizer.gradient(flat),
@@ -83,6 +93,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
         loss=data_loss(problem.loss, outputs, batch),
         penalty=problem.regularizer.value(flat),
         numbers=jnp.sum(batch.weights) * residual.shape[1],
+        present=scale > 0,
     )
 
 

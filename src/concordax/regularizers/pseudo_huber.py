@@ -1,71 +1,14 @@
-"""Generalised self-concordant regularizers: value, gradient, Hessian as a metric, constants (M, ν).
-
-None of them knows the strength τ: it multiplies once, in `system.py`.
-"""
+"""The pseudo-Huber penalty: a smooth ℓ1 norm."""
 
 import math
-from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from .curvature import AbstractMetric, DiagonalMetric, ScalarMetric
-from .self_concordance import SelfConcordance
-
-
-class AbstractRegularizer(eqx.Module):
-    """A convex function g of the flat parameters with a positive definite Hessian."""
-
-    @abstractmethod
-    def value(self, x: Float[Array, " p"]) -> Float[Array, ""]:
-        """g(x)."""
-
-    @abstractmethod
-    def gradient(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
-        """∇g(x)."""
-
-    @abstractmethod
-    def metric(self, x: Float[Array, " p"]) -> AbstractMetric:
-        """∇²g(x)."""
-
-    @abstractmethod
-    def constants(self) -> tuple[SelfConcordance, ...]:
-        """Every (M, ν) known to hold, the tightest for its ν, smoothing included."""
-
-    @abstractmethod
-    def published_constants(self) -> SelfConcordance:
-        """The pair that the authors' code uses, smoothing included; for the published mode only."""
-
-
-class L2(AbstractRegularizer):
-    """g = ½‖x‖². Its third derivative is zero, so M = 0 at every order.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> float(L2().value(jnp.array([3.0, 4.0])))
-        12.5
-    """
-
-    def value(self, x):
-        """½‖x‖²."""
-        return 0.5 * jnp.sum(x**2)
-
-    def gradient(self, x):
-        """Returns x."""
-        return x
-
-    def metric(self, x):
-        """The identity."""
-        return ScalarMetric(jnp.ones((), x.dtype))
-
-    def constants(self):
-        """(0, 2) and (0, 3), and any other order."""
-        return (SelfConcordance(0.0, 2.0), SelfConcordance(0.0, 3.0))
-
-    def published_constants(self):
-        """M = 0."""
-        return SelfConcordance(0.0, 2.6)
+from ..curvature import DiagonalMetric
+from ..self_concordance import SelfConcordance
+from .base import AbstractRegularizer
 
 
 class PseudoHuber(AbstractRegularizer):
@@ -121,6 +64,10 @@ class PseudoHuber(AbstractRegularizer):
         """(1.5, 2), (2.5372, 2.6) and (3, 8/3), each times μ^{ν/2−2}; none exists above 8/3."""
         known = (SelfConcordance(1.5, 2.0), SelfConcordance(_PSEUDO_HUBER_AT_2_6, 2.6), SelfConcordance(3.0, 8 / 3))
         return tuple(c.smoothed(self.smoothing) for c in known)
+
+    def concordance(self, direction):
+        """Returns 1.5 max|δ|/μ: of a sum over coordinates the largest counts, not their norm."""
+        return 1.5 * jnp.max(jnp.abs(direction)) / self.smoothing
 
     def published_constants(self):
         """(2, 2.6), as published. It does not hold: the supremum at ν = 2.6 is 2.5372, at t = √10."""

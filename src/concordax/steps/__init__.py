@@ -1,0 +1,10 @@
+"""Step rules, one a file."""
+
+from .base import AbstractStep as AbstractStep
+from .base import LocalProblem as LocalProblem
+from .base import Solves as Solves
+from .base import StepOutcome as StepOutcome
+from .base import no_solves as no_solves
+from .base import start_is_finite as start_is_finite
+from .fixed import FixedStep as FixedStep
+from .published import PublishedStep as PublishedStep
