@@ -47,7 +47,7 @@ class System(eqx.Module):
     """Everything a solver may look at: the quadratic model of F at θ for any strength τ and damping λ.
 
     (Wᵀ W + (τ + λ) H) δ = −(Wᵀ r + τ g), with W = Sᵀ J and r scaled by √(w/Σw) a row; `curvature` is SᵀS so scaled.
-    `jacobian` is W and `model_jacobian` J itself, which costs nothing unless `slopes` are asked for, and is None where a
+    `jacobian` is W and `model_jacobian` J itself, which costs nothing unless `slopes` are asked for; None where a
     system is kept.
     """
 
