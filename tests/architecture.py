@@ -13,6 +13,7 @@ PACKAGE = "concordax"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_types", "_status", "_version", "errors", "files", "compilation_cache"),
     ("curvature", "self_concordance", "linalg", "models"),
+    ("groups", "metrics"),
     ("losses", "regularizers", "jacobians"),
     ("system", "_checks"),
     ("solvers", "steps", "trust_region", "leave_one_out", "strength", "evidence", "cross_validation"),

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import concordax as cx
+from regularizer_cases import REFERENCE_REGULARIZERS as REFERENCE_REGULARIZERS
+from regularizer_cases import REGULARIZERS as REGULARIZERS
 
 # Losses ---------------------------------------------------------------------------------------------------------------
 
@@ -116,32 +118,6 @@ def draw_targets(loss: str, rng: np.random.Generator, rows: int, outputs: int) -
         assert np.all(targets.max(axis=0) > targets.min(axis=0)), "every target column must vary"
     return targets
 
-
-# Regularizers ---------------------------------------------------------------------------------------------------------
-
-
-class ReferenceRegularizer(NamedTuple):
-    """Value, gradient [p] and the Hessian's diagonal [p]."""
-
-    value: Callable
-    gradient: Callable
-    hessian: Callable
-
-
-def reference_pseudo_huber(smoothing: float) -> ReferenceRegularizer:
-    return ReferenceRegularizer(
-        value=lambda x: (np.sqrt(smoothing**2 + np.asarray(x, np.longdouble) ** 2) - smoothing).sum(),
-        gradient=lambda x: x / np.sqrt(smoothing**2 + x**2),
-        hessian=lambda x: smoothing**2 / (smoothing**2 + x**2) ** 1.5,
-    )
-
-
-REFERENCE_REGULARIZERS = {
-    "l2": ReferenceRegularizer(lambda x: 0.5 * (x**2).sum(), lambda x: x, np.ones_like),
-    "pseudo-huber 0.3": reference_pseudo_huber(0.3),
-    "pseudo-huber 5": reference_pseudo_huber(5.0),
-}
-REGULARIZERS = {"l2": cx.L2(), "pseudo-huber 0.3": cx.PseudoHuber(0.3), "pseudo-huber 5": cx.PseudoHuber(5.0)}
 
 # Networks -------------------------------------------------------------------------------------------------------------
 
@@ -261,28 +237,74 @@ def least_squares(matrix, rhs):
     return x
 
 
-def reference_direction(case: Case, loss: str, regularizer: str, strength: float, damping: float) -> np.ndarray:
-    """δ of (Wᵀ W + t H) δ = −(Wᵀ r + τ g), by QR of [W; √t H^½] in long double: the condition is never squared."""
+def cholesky(matrix):
+    """Lower triangular C with C Cᵀ the matrix, in the dtype given."""
+    lower = np.zeros_like(matrix)
+    for j in range(len(matrix)):
+        lower[j, j] = np.sqrt(matrix[j, j] - (lower[j, :j] ** 2).sum())
+        lower[j + 1 :, j] = (matrix[j + 1 :, j] - lower[j + 1 :, :j] @ lower[j, :j]) / lower[j, j]
+    return lower
+
+
+def forward_solve(lower, rhs):
+    """C⁻¹ rhs."""
+    x = np.zeros_like(rhs)
+    for j in range(len(rhs)):
+        x[j] = (rhs[j] - lower[j, :j] @ x[:j]) / lower[j, j]
+    return x
+
+
+class ReferenceSystem(NamedTuple):
+    """What a case and a loss give in long double: θ, W, r, and JᵀHJ and Jᵀe written with the loss's own derivatives."""
+
+    theta: np.ndarray
+    w: np.ndarray
+    residual: np.ndarray
+    curvature: np.ndarray
+    gradient: np.ndarray
+
+
+def reference_system(case: Case, loss: str) -> ReferenceSystem:
+    """The parts of the linear system that know nothing of the regularizer."""
     wide = np.longdouble
-    reference, penalty = REFERENCE_LOSSES[loss], REFERENCE_REGULARIZERS[regularizer]
+    reference = REFERENCE_LOSSES[loss]
     outputs, jacobian = network(as_layers(case.params, wide), case.inputs.astype(wide), scales_of(case.model), "tanh")
     theta = flatten(case.params).astype(wide)
-    tau, t = wide(strength), wide(strength) + wide(damping)
     share = case.weights.astype(wide) / case.weights.astype(wide).sum()
     targets = case.targets.astype(wide)
     factor, residual = reference.factor(outputs, targets)
     w = (np.sqrt(share)[:, None, None] * (np.swapaxes(factor, 1, 2) @ jacobian)).reshape(-1, len(theta))
     r = (np.sqrt(share)[:, None] * residual).ravel()
-    root, g = np.sqrt(penalty.hessian(theta)), penalty.gradient(theta)
-    delta = least_squares(
-        np.concatenate([w, np.diag(np.sqrt(t) * root)]), np.concatenate([-r, -(tau / np.sqrt(t)) * g / root])
-    )
-    # The same δ solves the normal equations written with the loss's gradient and Hessian: they know nothing of S and r.
     curvature = np.einsum("i,iap,iab,ibq->pq", share, jacobian, reference.hessian(outputs, targets), jacobian)
-    gradient = np.einsum("i,iap,ia->p", share, jacobian, reference.gradient(outputs, targets)) + tau * g
-    left = curvature @ delta + t * root**2 * delta
-    assert np.abs(left + gradient).max() < 1e-12 * max(1, np.abs(gradient).max())
-    return delta
+    gradient = np.einsum("i,iap,ia->p", share, jacobian, reference.gradient(outputs, targets))
+    return ReferenceSystem(theta, w, r, curvature, gradient)
+
+
+def reference_directions(system: ReferenceSystem, regularizer: str, pairs) -> list[np.ndarray]:
+    """δ of (Wᵀ W + t H) δ = −(Wᵀ r + τ g) for pairs (τ, λ), by QR of [W; √t Cᵀ], H = C Cᵀ, in long double.
+
+    The condition is never squared.
+    """
+    penalty = REFERENCE_REGULARIZERS[regularizer]
+    hessian, g = penalty.hessian(system.theta), penalty.gradient(system.theta)
+    factor = cholesky(hessian)
+    inner, found = forward_solve(factor, g), []
+    for strength, damping in pairs:
+        tau = np.longdouble(strength)
+        t = tau + np.longdouble(damping)
+        stacked = np.concatenate([system.w, np.sqrt(t) * factor.T])
+        delta = least_squares(stacked, np.concatenate([-system.residual, -(tau / np.sqrt(t)) * inner]))
+        # The same δ solves the normal equations with the loss's gradient and Hessian, which know nothing of S and r.
+        left = system.curvature @ delta + t * hessian @ delta
+        right = system.gradient + tau * g
+        assert np.abs(left + right).max() < 1e-11 * max(1, np.abs(right).max())
+        found.append(delta)
+    return found
+
+
+def reference_direction(case: Case, loss: str, regularizer: str, strength: float, damping: float) -> np.ndarray:
+    """The δ of one pair."""
+    return reference_directions(reference_system(case, loss), regularizer, [(strength, damping)])[0]
 
 
 def relative_error(actual, expected) -> float:

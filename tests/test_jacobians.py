@@ -11,8 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
-from concordax.curvature import DiagonalMetric, ScalarMetric, SoftmaxFactor
+from concordax.curvature import SoftmaxFactor
 from concordax.jacobians import DenseJacobian, LayeredJacobian, base, linearize
+from concordax.metrics import DiagonalMetric, GroupMetric, ScalarMetric
 
 MODELS = {
     "two-layer": cx.TwoLayer(inputs=3, width=5, outputs=1),
@@ -41,12 +42,33 @@ def case(request):
     return _case(request.param)
 
 
-def _metrics(size):
+METRICS = ("scalar", "diagonal", "inputs", "rows", "neurons", "scattered")
+
+
+def _metric(name, params):
     rng = np.random.default_rng(1)
-    return {
-        "scalar": ScalarMetric(jnp.asarray(0.7)),
-        "diagonal": DiagonalMetric(jnp.asarray(np.exp(2 * rng.normal(size=size)))),
-    }
+    size = ravel_pytree(params)[0].size
+    inverse = jnp.asarray(np.exp(2 * rng.normal(size=size)))
+    if name == "scalar":
+        return ScalarMetric(jnp.asarray(0.7))
+    if name == "diagonal":
+        return DiagonalMetric(inverse)
+    if name == "neurons" and len(params) == 1:
+        name = "rows"
+    makers = {"inputs": cx.Groups.inputs, "rows": cx.Groups.rows, "neurons": cx.Groups.neurons}
+    groups = makers[name](params) if name in makers else cx.Groups(rng.integers(-1, 4, size))
+    return GroupMetric(inverse, jnp.where(groups.alone, 0.0, rng.normal(size=size)), groups)
+
+
+def _dense_inverse(metric, size):
+    """H⁻¹, written out."""
+    inverse = np.diag(np.broadcast_to(np.asarray(metric.inverse), size))
+    if isinstance(metric, GroupMetric):
+        labels, along = metric.groups.labels, np.asarray(metric.along)
+        for group in range(metric.groups.count):
+            vector = np.where(labels == group, along, 0.0)
+            inverse = inverse + np.outer(vector, vector)
+    return inverse
 
 
 def test_layered_equals_jacrev(case):
@@ -54,7 +76,7 @@ def test_layered_equals_jacrev(case):
     assert isinstance(jacobian, LayeredJacobian)
     assert jacobian.shape == reference.shape
     np.testing.assert_allclose(outputs, model(unravel(flat), inputs), rtol=1e-14)
-    dense = jacobian.scaled_rows(jnp.ones(reference.shape[2])).reshape(reference.shape)
+    dense = jacobian.rows().reshape(reference.shape)
     np.testing.assert_allclose(dense, reference, atol=1e-13)
 
 
@@ -81,44 +103,47 @@ _cross_gram = eqx.filter_jit(lambda one, other, metric: one.cross_gram(other, me
 
 
 def _products_of(jacobian, metric, v, u):
-    grams = jacobian.gram(metric), jacobian.gram_diagonal(metric), jacobian.normal(metric)
-    return jacobian.mv(v), jacobian.rmv(u), *grams, jacobian.scaled_rows(v)
+    root = metric.root()
+    grams = jacobian.gram(metric), jacobian.gram_diagonal(metric), jacobian.normal(root)
+    return jacobian.mv(v), jacobian.rmv(u), *grams, jacobian.rows(), root.mv(jnp.eye(len(v)))
 
 
 _jitted_products = eqx.filter_jit(_products_of)
 
 
-@pytest.mark.parametrize("metric", ["scalar", "diagonal"])
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["layered", "dense"])
 def test_products_equal_einsum(case, kind, metric):
-    _, jacobian, reference, _ = case
+    _, jacobian, reference, (_, unravel, flat, _) = case
     n, k, p = reference.shape
     jacobian = jacobian if kind == "layered" else DenseJacobian(jnp.asarray(reference))
-    metric = _metrics(p)[metric]
-    inverse = np.asarray(metric.inverse_diagonal(p))
+    metric = _metric(metric, unravel(flat))
+    inverse, matrix = _dense_inverse(metric, p), reference.reshape(n * k, p)
     rng = np.random.default_rng(2)
     v, u = rng.normal(size=p), rng.normal(size=(n, k))
-    image, pulled, gram, diagonal, normal, scaled = _jitted_products(jacobian, metric, jnp.asarray(v), jnp.asarray(u))
-    np.testing.assert_allclose(image, np.einsum("nkp,p->nk", reference, v), atol=1e-12)
-    np.testing.assert_allclose(pulled, np.einsum("nkp,nk->p", reference, u), atol=1e-12)
-    np.testing.assert_allclose(scaled, (reference * v).reshape(n * k, p), atol=1e-12)
-    expected = np.einsum("nkp,p,mlp->nkml", reference, inverse, reference).reshape(n * k, n * k)
+    found = _jitted_products(jacobian, metric, jnp.asarray(v), jnp.asarray(u))
+    image, pulled, gram, diagonal, normal, rows, transposed_root = found
+    np.testing.assert_allclose(image.ravel(), matrix @ v, atol=1e-12)
+    np.testing.assert_allclose(pulled, matrix.T @ u.ravel(), atol=1e-12)
+    np.testing.assert_allclose(rows, matrix, atol=1e-12)
+    expected = matrix @ inverse @ matrix.T
     np.testing.assert_allclose(np.triu(gram), np.triu(expected), rtol=1e-10, atol=1e-11)
     np.testing.assert_allclose(diagonal.ravel(), np.diag(expected), rtol=1e-10, atol=1e-11)
-    expected = np.einsum("p,nkp,nkq,q->pq", np.sqrt(inverse), reference, reference, np.sqrt(inverse))
-    np.testing.assert_allclose(np.triu(normal), np.triu(expected), rtol=1e-10, atol=1e-11)
+    # Row i of `transposed_root` is R e_i.
+    root = np.asarray(transposed_root).T
+    np.testing.assert_allclose(root @ root.T, inverse, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(np.triu(normal), np.triu(root.T @ matrix.T @ matrix @ root), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("metric", ["scalar", "diagonal"])
+@pytest.mark.parametrize("metric", ["scalar", "diagonal", "neurons", "scattered"])
 @pytest.mark.parametrize("name", MODELS)
 def test_cross_gram(name, metric):
     _, one, first, (model, unravel, flat, _) = _case(name)
     inputs = jnp.asarray(np.random.default_rng(8).normal(size=(3, 3)))
     other = _linearize(model, unravel, flat, inputs)[1]
     second = np.asarray(jax.jacrev(lambda flat: model(unravel(flat), inputs))(flat))
-    metric = _metrics(first.shape[2])[metric]
-    expected = np.einsum("nkp,p,mlp->nkml", first, np.asarray(metric.inverse_diagonal(first.shape[2])), second)
-    expected = expected.reshape(first.shape[0] * first.shape[1], -1)
+    metric, p = _metric(metric, unravel(flat)), first.shape[2]
+    expected = first.reshape(-1, p) @ _dense_inverse(metric, p) @ second.reshape(-1, p).T
     for a, b in ((one, other), (DenseJacobian(jnp.asarray(first)), DenseJacobian(jnp.asarray(second)))):
         np.testing.assert_allclose(_cross_gram(a, b, metric), expected, rtol=1e-10, atol=1e-11)
 
@@ -131,7 +156,7 @@ def test_transform_maps_the_outputs_of_each_row(case):
     expected = np.einsum("nkj,nkp->njp", matrix, reference)
     for one in (jacobian, DenseJacobian(jnp.asarray(reference))):
         mapped = one.transform(SoftmaxFactor(jnp.asarray(root)).transpose_mv)
-        np.testing.assert_allclose(mapped.scaled_rows(jnp.ones(p)).reshape(n, k, p), expected, atol=1e-13)
+        np.testing.assert_allclose(mapped.rows().reshape(n, k, p), expected, atol=1e-13)
 
 
 ADJOINT = {name: _case(name)[1] for name in ("two-layer, bias, 2 outputs", "mlp, 3 outputs")}
@@ -155,8 +180,8 @@ def test_rmv_is_the_adjoint_of_mv(name, seed, spread):
 @pytest.mark.parametrize("elements", [1, 40, 200])
 @pytest.mark.parametrize("name", ["two-layer, bias, 2 outputs", "mlp, 3 outputs"])
 def test_chunks_do_not_change_the_result(name, elements, monkeypatch):
-    _, jacobian, reference, _ = _case(name)
-    metric = _metrics(reference.shape[2])["diagonal"]
+    _, jacobian, reference, (_, unravel, flat, _) = _case(name)
+    metric = _metric("diagonal", unravel(flat))
     arguments = jacobian, metric, jnp.ones(reference.shape[2]), jnp.ones(reference.shape[:2])
     whole = _jitted_products(*arguments)
     monkeypatch.setattr(base, "CHUNK_ELEMENTS", elements)

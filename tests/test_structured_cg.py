@@ -66,12 +66,12 @@ def test_structured_gram_is_exact_for_products():
     ]
     metric = eqx.tree_at(lambda m: m.inverse, system.metric, jnp.concatenate(pieces))
     jacobian = system.jacobian
-    exact = jacobian.scaled_rows(jnp.sqrt(metric.inverse))
+    exact = jacobian.rows() * jnp.sqrt(metric.inverse)
     np.testing.assert_allclose(
         np.triu(jacobian.structured_gram(metric)), np.triu(exact @ exact.T), rtol=1e-6, atol=1e-8
     )
     # Otherwise it is not, or there would be nothing to iterate.
-    other = jacobian.scaled_rows(jnp.sqrt(system.metric.inverse))
+    other = jacobian.rows() * jnp.sqrt(system.metric.inverse)
     gap = np.triu(jacobian.structured_gram(system.metric) - other @ other.T)
     assert np.abs(gap).max() > 1e-4 * np.abs(other @ other.T).max()
 
@@ -124,7 +124,7 @@ def test_an_unfinished_direction_states_its_own_decrease():
     system = _system(*MODELS["two layers"], cx.PseudoHuber(0.05))
     found = solve(cx.StructuredCG(max_iterations=2).alone, system, strength, damping=0.1)
     delta = np.asarray(found.direction)
-    w = np.asarray(system.jacobian.scaled_rows(jnp.ones(len(delta))))
+    w = np.asarray(system.jacobian.rows())
     gradient = w.T @ np.asarray(system.residual).ravel() + strength * np.asarray(system.gradient)
     hessian = w.T @ w + strength * np.diag(1 / np.asarray(system.metric.inverse))
     promised = -(gradient @ delta + 0.5 * delta @ hessian @ delta)

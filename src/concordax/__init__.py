@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
     from .evidence import Evidence as Evidence
+    from .groups import Groups as Groups
     from .history import TrainResult as TrainResult
     from .laplace import Posterior as Posterior
     from .laplace import class_probabilities as class_probabilities
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
     from .optimizer import ggn_score as ggn_score
     from .optimizer import objective as objective
     from .regularizers import L2 as L2
+    from .regularizers import Elastic as Elastic
+    from .regularizers import GroupPseudoHuber as GroupPseudoHuber
+    from .regularizers import HyperbolicEntropy as HyperbolicEntropy
+    from .regularizers import LogCosh as LogCosh
+    from .regularizers import OstrovskiiBach as OstrovskiiBach
+    from .regularizers import PerParameter as PerParameter
     from .regularizers import PseudoHuber as PseudoHuber
+    from .regularizers import SmoothBox as SmoothBox
+    from .regularizers import Sum as Sum
     from .self_concordance import SelfConcordance as SelfConcordance
     from .solvers import Auto as Auto
     from .solvers import Dual as Dual
@@ -48,12 +57,24 @@ _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
     "evidence": ("Evidence",),
+    "groups": ("Groups",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
     "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("direction", "ggn_score", "objective"),
-    "regularizers": ("L2", "PseudoHuber"),
+    "regularizers": (
+        "L2",
+        "Elastic",
+        "GroupPseudoHuber",
+        "HyperbolicEntropy",
+        "LogCosh",
+        "OstrovskiiBach",
+        "PerParameter",
+        "PseudoHuber",
+        "SmoothBox",
+        "Sum",
+    ),
     "self_concordance": ("SelfConcordance",),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),

@@ -1,7 +1,4 @@
-"""The two symmetric forms a step is made of: the loss Hessian's factor S, a row, and the regularizer's Hessian H.
-
-Both are kept in their structure: no identity, diagonal or rank-one matrix is ever formed.
-"""
+"""The loss Hessian's factor S of each row, in its structure: no identity, diagonal or rank-one matrix is formed."""
 
 from abc import abstractmethod
 
@@ -54,68 +51,3 @@ class SoftmaxFactor(AbstractHessianFactor):
     def transpose_solve(self, v):
         """Returns v / q, which has P·x = q·v = 0 for v in the range."""
         return v / self.root
-
-
-class AbstractMetric(eqx.Module):
-    """The regularizer's Hessian H [p, p], positive definite, as the operators that a step needs."""
-
-    @abstractmethod
-    def solve(self, x: Float[Array, "*n p"]) -> Float[Array, "*n p"]:
-        """H⁻¹ x."""
-
-    @abstractmethod
-    def mv(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
-        """H x."""
-
-    @abstractmethod
-    def squared_norm(self, x: Float[Array, " p"]) -> Float[Array, ""]:
-        """‖x‖²_H = xᵀ H x."""
-
-    @abstractmethod
-    def inverse_diagonal(self, size: int) -> Float[Array, " p"]:
-        """The diagonal of H⁻¹."""
-
-
-class ScalarMetric(AbstractMetric):
-    """H = I/d: one number. Layered Grams are then exact Hadamard products, at layer price."""
-
-    inverse: Float[Array, ""]
-
-    def solve(self, x):
-        """Returns d x."""
-        return self.inverse * x
-
-    def mv(self, x):
-        """Returns x/d."""
-        return x / self.inverse
-
-    def squared_norm(self, x):
-        """‖x‖²/d."""
-        return jnp.sum(x**2) / self.inverse
-
-    def inverse_diagonal(self, size):
-        """Returns d, repeated."""
-        return jnp.full((size,), self.inverse)
-
-
-class DiagonalMetric(AbstractMetric):
-    """H = diag(1/d), d [p] positive."""
-
-    inverse: Float[Array, " p"]
-
-    def solve(self, x):
-        """Returns d ∘ x."""
-        return self.inverse * x
-
-    def mv(self, x):
-        """Returns x/d."""
-        return x / self.inverse
-
-    def squared_norm(self, x):
-        """Σ x²/d."""
-        return jnp.sum(x**2 / self.inverse)
-
-    def inverse_diagonal(self, size):
-        """Returns d."""
-        del size
-        return self.inverse

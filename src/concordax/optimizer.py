@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._status import StepStatus
 from ._types import Batch
-from .curvature import ScalarMetric
 from .losses import AbstractLoss
+from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
 from .regularizers import AbstractRegularizer
-from .solvers import AbstractPrepared, AbstractSolver, Auto, Solution, SystemShape
+from .solvers import AbstractPrepared, AbstractSolver, Auto, Solution, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractStrength, StrengthState, as_strength
 from .system import Problem, build_system, make_batch
@@ -142,9 +142,10 @@ class Algorithm(eqx.Module):
         flat = jax.eval_shape(lambda at: ravel_pytree(at)[0], params)
         residual = jax.eval_shape(self.loss.whitened_residual, batch.targets, batch.targets)
         layers = layer_shapes(params) if isinstance(self.model, LayeredModel) else ()
-        scalar = isinstance(jax.eval_shape(self.regularizer.metric, flat), ScalarMetric)
+        metric = jax.eval_shape(self.regularizer.metric, flat)
         rows, numbers = residual.shape
-        return SystemShape(rows, numbers, flat.size, layers, scalar, flat.dtype.itemsize)
+        scalar, itemsize = isinstance(metric, ScalarMetric), flat.dtype.itemsize
+        return SystemShape(rows, numbers, flat.size, layers, scalar, itemsize, groups_of(metric))
 
     def _linearize(self, params: PyTree, batch: Batch, *, matrix_free: bool = False):
         flat, unravel = ravel_pytree(params)

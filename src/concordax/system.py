@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._types import Batch
-from .curvature import AbstractMetric
 from .jacobians import AbstractJacobian, linearize
 from .linalg import weighted_sum
 from .losses import AbstractLoss
+from .metrics import AbstractMetric
 from .regularizers import AbstractRegularizer
 
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..curvature import AbstractMetric
+from ..linalg import upper_product
+from ..metrics import AbstractMetric, GroupMetric, Root
 
 # Numbers that one chunk of a materialised Jacobian may hold: 1 M, 8 MB in float64. The products are at the processor's
 # peak by then; more would only be memory, fetched from the system anew at each step.
@@ -39,21 +40,51 @@ class AbstractJacobian(eqx.Module):
     def transform(self, rowwise: Callable[[Array], Array]) -> "AbstractJacobian":
         """The Jacobian of a linear map of each row's outputs; `rowwise` maps [n, k, *d] to [n, k', *d]."""
 
-    @abstractmethod
     def cross_gram(self, other: "AbstractJacobian", metric: AbstractMetric) -> Float[Array, "nk mk"]:
-        """J₁ D J₂ᵀ, with D the inverse diagonal of the metric."""
+        """J₁ H⁻¹ J₂ᵀ."""
+        gram = self.diagonal_cross_gram(other, metric)
+        return gram + self._images(metric) @ other._images(metric).T if isinstance(metric, GroupMetric) else gram
+
+    def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
+        """The upper triangle of J H⁻¹ Jᵀ: that of J D Jᵀ, and the images of the groups' vectors times themselves."""
+        gram = self.diagonal_gram(metric)
+        return gram + upper_product(self._images(metric)) if isinstance(metric, GroupMetric) else gram
+
+    def gram_diagonal(self, metric: AbstractMetric) -> Float[Array, "n k"]:
+        """The diagonal of J H⁻¹ Jᵀ, at the price of one product with J, or two."""
+        n, k, size = self.shape
+        diagonal = self.squared().mv(metric.diagonal(size))
+        if not isinstance(metric, GroupMetric):
+            return diagonal
+        return diagonal + jnp.sum(self._images(metric) ** 2, axis=1).reshape(n, k)
 
     @abstractmethod
-    def gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
+    def normal(self, root: Root) -> Float[Array, "p p"]:
+        """The upper triangle of Rᵀ Jᵀ J R."""
+
+    @abstractmethod
+    def rows(self) -> Float[Array, "nk p"]:
+        """J, materialised: for few rows."""
+
+    @abstractmethod
+    def diagonal_cross_gram(self, other: "AbstractJacobian", metric: AbstractMetric) -> Float[Array, "nk mk"]:
+        """J₁ D J₂ᵀ, with D the diagonal part of H⁻¹."""
+
+    @abstractmethod
+    def diagonal_gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
         """The upper triangle of J D Jᵀ."""
 
     @abstractmethod
-    def normal(self, metric: AbstractMetric) -> Float[Array, "p p"]:
-        """The upper triangle of D^½ Jᵀ J D^½."""
+    def squared(self) -> "AbstractJacobian":
+        """The squares of all entries."""
 
     @abstractmethod
-    def scaled_rows(self, root: Float[Array, " p"]) -> Float[Array, "nk p"]:
-        """J diag(root), materialised: for few rows."""
+    def images(self, metric: GroupMetric) -> Float[Array, "n k g"]:
+        """J w of each group's vector w."""
+
+    def _images(self, metric: GroupMetric) -> Float[Array, "nk g"]:
+        n, k, _ = self.shape
+        return self.images(metric).reshape(n * k, -1)
 
     def in_chunks(self) -> "AbstractJacobian":
         """The rows in chunks of bounded size: a leading axis on every leaf, rows of zeros at the end."""
@@ -66,7 +97,3 @@ class AbstractJacobian(eqx.Module):
             return jnp.pad(leaf, widths).reshape(chunks, rows, *leaf.shape[1:])
 
         return jax.tree.map(cut, self)
-
-    @abstractmethod
-    def gram_diagonal(self, metric: AbstractMetric) -> Float[Array, "n k"]:
-        """The diagonal of J D Jᵀ, at the price of one product with J."""

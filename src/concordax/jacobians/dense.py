@@ -33,26 +33,30 @@ class DenseJacobian(AbstractJacobian):
         """`rowwise` applied to the columns."""
         return DenseJacobian(rowwise(self.matrix))
 
-    def cross_gram(self, other, metric):
+    def diagonal_cross_gram(self, other, metric):
         """(J₁ D^½) (J₂ D^½)ᵀ."""
-        root = jnp.sqrt(metric.inverse_diagonal(self.shape[2]))
-        return self.scaled_rows(root) @ other.scaled_rows(root).T
+        root = jnp.sqrt(metric.diagonal(self.shape[2]))
+        return (self.rows() * root) @ (other.rows() * root).T
 
-    def gram(self, metric):
+    def diagonal_gram(self, metric):
         """Upper triangle of (J D^½) (J D^½)ᵀ."""
-        return upper_product(self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2]))))
+        return upper_product(self.rows() * jnp.sqrt(metric.diagonal(self.shape[2])))
 
-    def gram_diagonal(self, metric):
-        """Σ J² D a row."""
-        return self.matrix**2 @ metric.inverse_diagonal(self.shape[2])
+    def squared(self):
+        """J²."""
+        return DenseJacobian(self.matrix**2)
 
-    def normal(self, metric):
-        """Upper triangle of (J D^½)ᵀ (J D^½)."""
-        return upper_product(self.scaled_rows(jnp.sqrt(metric.inverse_diagonal(self.shape[2]))).T)
+    def images(self, metric):
+        """Sums of J w over the columns of each group."""
+        return metric.groups.total(self.matrix * metric.along)
 
-    def scaled_rows(self, root):
-        """J diag(root)."""
-        return self.matrix.reshape(-1, self.shape[2]) * root
+    def normal(self, root):
+        """Upper triangle of (J R)ᵀ (J R)."""
+        return upper_product(root.rmv(self.rows()).T)
+
+    def rows(self):
+        """J."""
+        return self.matrix.reshape(-1, self.shape[2])
 
 
 def dense_jacobian(

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -23,14 +24,18 @@ class LayerFactors(eqx.Module):
         """Parameters of the layer."""
         return self.backward.shape[2] * self.forward.shape[1]
 
-    def matrix(self, flat: Float[Array, "*b p"]) -> Float[Array, "*b d_out d_in"]:
-        """A flat piece of a vector (weights row by row, then the bias) as [d_out, d_in], the bias as last column."""
+    def matrix(self, flat):
+        """A flat piece [*b, p] of a vector (weights row by row, then the bias) as [*b, d_out, d_in], the bias last.
+
+        Of a NumPy array it makes a NumPy array: labels of groups stay known while a program is traced.
+        """
+        concatenate = np.concatenate if isinstance(flat, np.ndarray) else jnp.concatenate
         d_out, d_in = self.matrix_shape
         lead = flat.shape[:-1]
         if not self.bias:
             return flat.reshape(*lead, d_out, d_in)
         weight = flat[..., : d_out * (d_in - 1)].reshape(*lead, d_out, d_in - 1)
-        return jnp.concatenate([weight, flat[..., d_out * (d_in - 1) :, None]], axis=-1)
+        return concatenate([weight, flat[..., d_out * (d_in - 1) :, None]], axis=-1)
 
     def flat(self, matrix: Float[Array, "*b d_out d_in"]) -> Float[Array, "*b p"]:
         """The inverse of `matrix`."""
@@ -61,6 +66,36 @@ class LayerFactors(eqx.Module):
         """Whether to take the product with G first: what lies between is then [n, d_in] instead of [n, d_out]."""
         _, k, d_out = self.backward.shape
         return k == 1 and d_out > self.forward.shape[1]
+
+    def images(self, along: Float[Array, "d_out d_in"], labels: np.ndarray, count: int) -> Float[Array, "n k g"]:
+        """Sums over each group of the columns of J times `along`; a negative label [d_out, d_in] is in no group.
+
+        Groups that are rows or columns of the layer take two thin products; any others all n·k·p numbers once.
+        """
+        n, k, _ = self.backward.shape
+        total = jnp.zeros((n, k, count + 1), self.backward.dtype)
+        labels = np.where(labels < 0, count, labels)
+        if np.all(labels == count):
+            return total[..., :count]
+        if np.all(labels == labels[:1]):
+            parts = jnp.einsum("nko,od->nkd", self.backward, along) * self.forward[:, None, :]
+            return total.at[..., labels[0]].add(parts)[..., :count]
+        if np.all(labels[:, :-1] == labels[:, :1]) and (self.bias or np.all(labels[:, -1] == labels[:, 0])):
+            # The bias's column may have labels of its own: a unit's, or none.
+            last = -1 if self.bias else None
+            inner = self.backward * (self.forward[:, :last] @ along[:, :last].T)[:, None, :]
+            total = total.at[..., labels[:, 0]].add(inner)
+            if self.bias:
+                outer = self.backward * (self.forward[:, -1:] * along[:, -1])[:, None, :]
+                total = total.at[..., labels[:, -1]].add(outer)
+            return total[..., :count]
+
+        def add(total, unit):
+            backward, row, where = unit
+            return total.at[..., where].add(backward[..., None] * (self.forward * row)[:, None, :]), None
+
+        units = (jnp.moveaxis(self.backward, 2, 0), along, jnp.asarray(labels))
+        return jax.lax.scan(add, total, units)[0][..., :count]
 
     def scaled_rows(self, root: Float[Array, "d_out d_in"] | float) -> Float[Array, "nk p"]:
         """J diag(root), materialised, the columns in the order of `matrix`."""

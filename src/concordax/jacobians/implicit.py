@@ -19,7 +19,7 @@ class ImplicitJacobian(AbstractJacobian):
     """J as a linear function of v and its transpose; rows are made, all at once, only when something asks for them."""
 
     product: Callable[[Array], Array]
-    rows: Callable[[], DenseJacobian]
+    materialize: Callable[[], DenseJacobian]
     like: Float[Array, " p"]
     outputs: tuple[int, int] = eqx.field(static=True)
 
@@ -40,28 +40,33 @@ class ImplicitJacobian(AbstractJacobian):
     def transform(self, rowwise):
         """`rowwise` after the product."""
         n, k = jax.eval_shape(rowwise, jax.ShapeDtypeStruct(self.outputs, self.like.dtype)).shape
-        product, rows = self.product, self.rows
+        product, rows = self.product, self.materialize
         return ImplicitJacobian(lambda v: rowwise(product(v)), lambda: rows().transform(rowwise), self.like, (n, k))
 
-    def cross_gram(self, other, metric):
+    def diagonal_cross_gram(self, other, metric):
         """From the rows, materialised."""
-        return self.rows().cross_gram(other.rows() if isinstance(other, ImplicitJacobian) else other, metric)
+        dense = other.materialize() if isinstance(other, ImplicitJacobian) else other
+        return self.materialize().diagonal_cross_gram(dense, metric)
 
-    def gram(self, metric):
+    def diagonal_gram(self, metric):
         """From the rows, materialised."""
-        return self.rows().gram(metric)
+        return self.materialize().diagonal_gram(metric)
 
-    def gram_diagonal(self, metric):
+    def squared(self):
         """From the rows, materialised."""
-        return self.rows().gram_diagonal(metric)
+        return self.materialize().squared()
 
-    def normal(self, metric):
+    def images(self, metric):
         """From the rows, materialised."""
-        return self.rows().normal(metric)
+        return self.materialize().images(metric)
 
-    def scaled_rows(self, root):
+    def normal(self, root):
         """From the rows, materialised."""
-        return self.rows().scaled_rows(root)
+        return self.materialize().normal(root)
+
+    def rows(self):
+        """From the rows, materialised."""
+        return self.materialize().rows()
 
 
 def implicit_jacobian(

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ..curvature import ScalarMetric
+from ..metrics import ScalarMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer
 
@@ -31,6 +31,11 @@ class L2(AbstractRegularizer):
     def constants(self):
         """(0, 2) and (0, 3), and any other order."""
         return (SelfConcordance(0.0, 2.0), SelfConcordance(0.0, 3.0))
+
+    def constant_at(self, order):
+        """Zero at every order."""
+        del order
+        return 0.0
 
     def published_constants(self):
         """M = 0."""

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..curvature import DiagonalMetric
+from ..metrics import DiagonalMetric
 from ..self_concordance import SelfConcordance
-from .base import AbstractRegularizer
+from .base import AbstractRegularizer, checked
 
 
 class PseudoHuber(AbstractRegularizer):
@@ -32,12 +32,7 @@ class PseudoHuber(AbstractRegularizer):
     smoothing: float = eqx.field(static=True)
 
     def __init__(self, smoothing: float):
-        if not (math.isfinite(smoothing) and smoothing > 0):
-            raise ValueError(
-                f"`PseudoHuber(smoothing={smoothing})`: the smoothing must be a positive finite number. "
-                "The paper uses √width; a small one is closer to the ℓ1 norm."
-            )
-        self.smoothing = float(smoothing)
+        self.smoothing = checked("PseudoHuber", "smoothing", smoothing)
 
     def value(self, x):
         """μ Σ (√(1+t²) − 1), as t·(t/(1+√(1+t²))): the difference would lose every digit at small t."""
@@ -62,8 +57,11 @@ class PseudoHuber(AbstractRegularizer):
 
     def constants(self):
         """(1.5, 2), (2.5372, 2.6) and (3, 8/3), each times μ^{ν/2−2}; none exists above 8/3."""
-        known = (SelfConcordance(1.5, 2.0), SelfConcordance(_PSEUDO_HUBER_AT_2_6, 2.6), SelfConcordance(3.0, 8 / 3))
-        return tuple(c.smoothed(self.smoothing) for c in known)
+        return tuple(_kernel_constants(order).smoothed(self.smoothing) for order in (2.0, 2.6, 8 / 3))
+
+    def constant_at(self, order):
+        """sup 3t(1+t²)^{(3ν−10)/4}, at t² = 2/(8 − 3ν), times μ^{ν/2−2}; None outside of 2 ≤ ν ≤ 8/3."""
+        return _kernel_constants(order).smoothed(self.smoothing).constant if 2 <= order <= 8 / 3 else None
 
     def concordance(self, direction):
         """Returns 1.5 max|δ|/μ: of a sum over coordinates the largest counts, not their norm."""
@@ -74,5 +72,9 @@ class PseudoHuber(AbstractRegularizer):
         return SelfConcordance(2.0, 2.6).smoothed(self.smoothing)
 
 
-# sup_t |φ'''|/(φ'')^{1.3} = 3 t (1+t²)^{-0.55}, reached where 1 + t² = 1.1 t², at t = √10.
-_PSEUDO_HUBER_AT_2_6 = 3 * math.sqrt(10) * 11 ** (-0.55)
+def _kernel_constants(order: float) -> SelfConcordance:
+    """sup_t 3t(1+t²)^{(3ν−10)/4} at t² = 2/(8 − 3ν); at ν = 8/3 it is the limit 3 for t → ∞."""
+    if order == 8 / 3:
+        return SelfConcordance(3.0, order)
+    square = 2 / (8 - 3 * order)
+    return SelfConcordance(3 * math.sqrt(square) * (1 + square) ** (0.75 * order - 2.5), order)

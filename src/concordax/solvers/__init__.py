@@ -10,6 +10,7 @@ from .base import Solution as Solution
 from .base import SolveStats as SolveStats
 from .costs import Cost as Cost
 from .costs import SystemShape as SystemShape
+from .costs import groups_of as groups_of
 from .dual import Dual as Dual
 from .nystrom_cg import NystromCG as NystromCG
 from .primal import Primal as Primal

@@ -11,6 +11,8 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
+Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
+
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed;
@@ -22,9 +24,9 @@ tangent comes.
 
 from typing import NamedTuple
 
-from ..curvature import ScalarMetric
 from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian
 from ..linalg import BLOCK
+from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..system import System
 
 # Operations of a matrix product in the time of one number from memory.
@@ -52,6 +54,7 @@ class SystemShape(NamedTuple):
         layers: (d_out, d_in) of each layer; empty for a dense Jacobian.
         scalar: whether H is a multiple of the identity.
         itemsize: bytes a number.
+        groups: vectors that H⁻¹ has beside its diagonal, one a group.
     """
 
     rows: int
@@ -60,6 +63,7 @@ class SystemShape(NamedTuple):
     layers: tuple[tuple[int, int], ...] = ()
     scalar: bool = False
     itemsize: int = 8
+    groups: int = 0
 
     @property
     def numbers(self) -> int:
@@ -74,10 +78,11 @@ class SystemShape(NamedTuple):
     @property
     def jacobian(self) -> int:
         """Numbers that the Jacobian takes; dense, with one copy."""
+        images = self.numbers * self.groups
         if not self.layers:
-            return 2 * self.numbers * self.parameters
+            return 2 * self.numbers * self.parameters + images
         d_out, d_in = self.units
-        return self.rows * (self.outputs * d_out + d_in)
+        return self.rows * (self.outputs * d_out + d_in) + images
 
     @property
     def intermediate(self) -> int:
@@ -105,14 +110,20 @@ def shape_of(system: System) -> SystemShape:
     """The sizes of a system, of arrays or of their shapes alone."""
     jacobian = system.jacobian
     layers = tuple(layer.matrix_shape for layer in jacobian.layers) if isinstance(jacobian, LayeredJacobian) else ()
-    return SystemShape(*jacobian.shape, layers, isinstance(system.metric, ScalarMetric), system.residual.dtype.itemsize)
+    scalar, itemsize = isinstance(system.metric, ScalarMetric), system.residual.dtype.itemsize
+    return SystemShape(*jacobian.shape, layers, scalar, itemsize, groups_of(system.metric))
+
+
+def groups_of(metric: AbstractMetric) -> int:
+    """Vectors that H⁻¹ has beside its diagonal."""
+    return metric.groups.count if isinstance(metric, GroupMetric) else 0
 
 
 def dual(shape: SystemShape) -> Cost:
     """`Dual`."""
     size, p = shape.numbers, shape.parameters
     structured = shape.scalar and shape.layers
-    gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * p
+    gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * (p + shape.groups)
     columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
     operations = gram + _TRIALS * (size**3 / 3 + _PASS * size**2)
     return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p)))
@@ -166,4 +177,4 @@ def _iteration(shape: SystemShape) -> float:
 
 def _structured_gram(shape: SystemShape) -> float:
     d_out, d_in = shape.units
-    return _TRIANGLE * (shape.numbers**2 * d_out + shape.rows**2 * d_in)
+    return _TRIANGLE * (shape.numbers**2 * (d_out + shape.groups) + shape.rows**2 * d_in)

@@ -54,8 +54,8 @@ class _PreparedDual(AbstractFactorable):
         return dual_leverage(self.system, factor)
 
     def determination(self, factor):
-        """Diag of H^{-½} Wᵀ (K + tI)⁻¹ W H^{-½} by products with Wᵀ: W is never held whole."""
-        jacobian = self.system.jacobian
+        """Diag of Rᵀ Wᵀ (K + tI)⁻¹ W R by products with Wᵀ: W is never held whole."""
+        jacobian, root = self.system.jacobian, self.system.metric.root()
         n, k, size = jacobian.shape
         vectors = factor.inverse_root().reshape(-1, n, k)
         # Vectors of zeros at the end add nothing.
@@ -63,10 +63,10 @@ class _PreparedDual(AbstractFactorable):
         chunks = jnp.pad(vectors, ((0, missing), (0, 0), (0, 0))).reshape(-1, _VECTORS, n, k)
 
         def add(total, chunk):
-            return total + jnp.sum(jax.vmap(jacobian.rmv)(chunk) ** 2, axis=0), None
+            return total + jnp.sum(root.rmv(jax.vmap(jacobian.rmv)(chunk)) ** 2, axis=0), None
 
         squares, _ = jax.lax.scan(add, jnp.zeros(size, vectors.dtype), chunks)
-        return jnp.clip(self.system.metric.solve(squares), 0.0, 1.0)
+        return jnp.clip(squares, 0.0, 1.0)
 
     def covariance(self, rows, strength, factor):
         metric = self.system.metric

@@ -1,6 +1,6 @@
 """Steps where neither the N × N nor the p × p matrix can be formed: products with W and Wᵀ alone.
 
-    (D^½ Wᵀ W D^½ + tI) z = −D^½ (Wᵀ r + τ g),   δ = D^½ z,   D = H⁻¹,
+    (Rᵀ Wᵀ W R + tI) z = −Rᵀ (Wᵀ r + τ g),   δ = R z,   R Rᵀ = H⁻¹,
 
 by conjugate gradients on the parameters' side: every iterate lowers the quadratic model, so that one cut short is still
 a direction of descent (Steihaug 1983). On the dual side only the last one is.
@@ -11,8 +11,8 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from ..metrics import Root
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats
 from .conjugate_gradients import CGState, conjugate_gradients, start
@@ -25,25 +25,25 @@ _TRACE_PROBES = 8
 
 class _PreparedNystrom(AbstractPrepared):
     system: System
-    root: Float[Array, " p"]
+    root: Root
     rank: int = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
     max_iterations: int = eqx.field(static=True)
 
     def trace(self):
-        """Tr K = E ‖D^½ Wᵀ z‖² over random signs z (Hutchinson)."""
+        """Tr K = E ‖Rᵀ Wᵀ z‖² over random signs z (Hutchinson)."""
         residual = self.system.residual
         signs = jax.random.rademacher(jax.random.key(0), (_TRACE_PROBES, *residual.shape), residual.dtype)
-        return jnp.mean(jax.lax.map(lambda z: jnp.sum((self.root * self.system.jacobian.rmv(z)) ** 2), signs))
+        return jnp.mean(jax.lax.map(lambda z: jnp.sum(self.root.rmv(self.system.jacobian.rmv(z)) ** 2), signs))
 
     def solve(self, strength, damping):
         system, shift = self.system, strength + damping
-        target = -self.root * (system.jacobian.rmv(system.residual) + strength * system.gradient)
+        target = -self.root.rmv(system.jacobian.rmv(system.residual) + strength * system.gradient)
         tolerance = max(self.tolerance, 8 * float(jnp.finfo(target.dtype).eps))
 
         def product(v):
-            image = system.jacobian.mv(self.root * v)
-            return self.root * system.jacobian.rmv(image) + shift * v, (v, image)
+            image = system.jacobian.mv(self.root.mv(v))
+            return self.root.rmv(system.jacobian.rmv(image)) + shift * v, (v, image)
 
         def done(bound):
             def small(state: CGState):
@@ -82,22 +82,22 @@ class _PreparedNystrom(AbstractPrepared):
         key, _ = jax.lax.optimization_barrier((jax.random.key(0), carried))
 
         def product(v):
-            return self.root * self.system.jacobian.rmv(self.system.jacobian.mv(self.root * v))
+            return self.root.rmv(self.system.jacobian.rmv(self.system.jacobian.mv(self.root.mv(v))))
 
-        size = self.root.shape[0]
-        return nystrom_sketch(product, size, min(self.rank, size), key, self.root.dtype)
+        gradient = self.system.gradient
+        return nystrom_sketch(product, gradient.size, min(self.rank, gradient.size), key, gradient.dtype)
 
     def _solution(self, end: CGState, shift, converged) -> Solution:
         scaled, image = end.carried
         usable = jnp.all(jnp.isfinite(scaled))
-        direction = jnp.where(usable, self.root * scaled, 0.0)
+        direction = jnp.where(usable, self.root.mv(scaled), 0.0)
         return Solution(
             direction=direction,
             status=usable,
             stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
             image=jnp.where(usable, image, 0.0),
             squared_norm=self.system.metric.squared_norm(direction),
-            # The rest of (Wᵀ W + tH) δ + Wᵀ r + τ g is −D^-½ times the residual here.
+            # The rest of (Wᵀ W + tH) δ + Wᵀ r + τ g is −R⁻ᵀ times the residual here.
             slack=jnp.where(usable, -jnp.vdot(end.residual, scaled), 0.0),
         )
 
@@ -110,7 +110,7 @@ class NystromCG(AbstractSolver):
     """Conjugate gradients from products with J and Jᵀ alone, preconditioned where it is needed; for any model.
 
     Memory: some rank × p numbers and the intermediate values of one forward pass. Starts without a preconditioner and
-    makes the randomised Nyström sketch of D^½ WᵀW D^½ only when `rank` iterations were not enough. A solve that ends
+    makes the randomised Nyström sketch of Rᵀ WᵀW R only when `rank` iterations were not enough. A solve that ends
     with its budget returns what it has, which still lowers the quadratic model; `stats.converged` says so.
 
     Args:
@@ -154,5 +154,4 @@ class NystromCG(AbstractSolver):
 
     def prepare(self, system: System) -> AbstractPrepared:
         """Forms nothing."""
-        root = jnp.sqrt(system.metric.inverse_diagonal(system.gradient.shape[0]))
-        return _PreparedNystrom(system, root, self.rank, self.tolerance, self.max_iterations)
+        return _PreparedNystrom(system, system.metric.root(), self.rank, self.tolerance, self.max_iterations)

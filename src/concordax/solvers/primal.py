@@ -1,6 +1,6 @@
 """The primal side: a p × p system; for p ≤ N.
 
-    (D^½ Wᵀ W D^½ + tI) z = −D^½ (Wᵀ r + τ g),   δ = D^½ z,   D = H⁻¹.
+    (Rᵀ Wᵀ W R + tI) z = −Rᵀ (Wᵀ r + τ g),   δ = R z,   R Rᵀ = H⁻¹.
 
 The symmetric scaling makes the shift a multiple of I, so that one matrix serves every damping. Forming WᵀW squares the
 condition number; two rounds of refinement with residuals taken through W and r themselves, not through WᵀW, give the
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg import factorize
+from ..metrics import Root
 from ..system import System
 from .base import AbstractFactorable, AbstractSolver, finish
 
@@ -21,7 +22,7 @@ _REFINEMENTS = 2
 class _PreparedPrimal(AbstractFactorable):
     system: System
     normal: Float[Array, "p p"]
-    root: Float[Array, " p"]
+    root: Root
 
     @property
     def matrix(self):
@@ -35,20 +36,20 @@ class _PreparedPrimal(AbstractFactorable):
         factor = self.factor(strength + damping)
 
         def refine(_, z):
-            residual = system.residual + system.jacobian.mv(root * z)
-            gradient = root * (system.jacobian.rmv(residual) + strength * system.gradient) + factor.shift * z
+            residual = system.residual + system.jacobian.mv(root.mv(z))
+            gradient = root.rmv(system.jacobian.rmv(residual) + strength * system.gradient) + factor.shift * z
             return z - factor.solve(gradient)
 
         # The first round starts from z = 0 and is the plain solve.
-        z = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, jnp.zeros_like(root))
-        return finish(system, root * z, factor)
+        z = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, jnp.zeros_like(system.gradient))
+        return finish(system, root.mv(z), factor)
 
     def leverage(self, factor):
-        """‖L⁻¹ D^½ W_iᵀ‖² a row, over chunks of rows: W D^½ is never held whole."""
+        """‖L⁻¹ Rᵀ W_iᵀ‖² a row, over chunks of rows: W R is never held whole."""
         n, k, _ = self.system.jacobian.shape
 
         def blocks(rows):
-            half = factor.half_solve(rows.scaled_rows(self.root).T).reshape(len(self.root), -1, k)
+            half = factor.half_solve(self.root.rmv(rows.rows()).T).reshape(self.normal.shape[0], -1, k)
             return jnp.einsum("pna,pnb->nab", half, half)
 
         return jax.lax.map(blocks, self.system.jacobian.in_chunks()).reshape(-1, k, k)[:n]
@@ -58,7 +59,7 @@ class _PreparedPrimal(AbstractFactorable):
 
     def covariance(self, rows, strength, factor):
         del strength
-        half = factor.half_solve(rows.scaled_rows(self.root).T)
+        half = factor.half_solve(self.root.rmv(rows.rows()).T)
         return half.T @ half
 
 
@@ -74,7 +75,6 @@ class Primal(AbstractSolver):
     """
 
     def prepare(self, system: System) -> _PreparedPrimal:
-        """Forms D^½ Wᵀ W D^½."""
-        size = system.jacobian.shape[2]
-        root = jnp.sqrt(system.metric.inverse_diagonal(size))
-        return _PreparedPrimal(system, system.jacobian.normal(system.metric), root)
+        """Forms Rᵀ Wᵀ W R."""
+        root = system.metric.root()
+        return _PreparedPrimal(system, system.jacobian.normal(root), root)

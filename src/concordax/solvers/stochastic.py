@@ -1,6 +1,6 @@
 """Effective parameters, log determinant and leverages from products alone, with a standard error.
 
-With A = M + τI, M = D^½ WᵀW D^½, and a preconditioner P near A, from the random signs ε of each probe:
+With A = M + τI, M = Rᵀ WᵀW R, and a preconditioner P near A, from the random signs ε of each probe:
 
     tr A⁻¹     = tr P⁻¹ + E (x − P^-½ ε)ᵀ P^-½ ε,   A x = P^½ ε
     log det A  = log det P + E εᵀ log(P^-½ A P^-½) ε
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..metrics import Root
 from ..system import System
 from .base import Complexity
 from .conjugate_gradients import CGState, iterate, start
@@ -38,27 +39,27 @@ class _Probe(NamedTuple):
 
 
 def stochastic_complexity(
-    system: System, root: Float[Array, " p"], sketch: NystromSketch, strength: Float[Array, ""]
+    system: System, root: Root, sketch: NystromSketch, strength: Float[Array, ""]
 ) -> Complexity:
     """γ, its standard error and log det (I + K/τ) from random probes; leverages that add up to it.
 
     Args:
         system: the linearised problem, at n·k numbers of output.
-        root: D^½.
-        sketch: of D^½ WᵀW D^½.
+        root: R, R Rᵀ = H⁻¹.
+        sketch: of Rᵀ WᵀW R.
         strength: τ.
 
     Returns:
         The complexity. Of a row's leverage the sketch's part is its own; the rest of γ is spread in proportion to the
         curvature SᵀS, and what that takes to 1 is held below it.
     """
-    size = root.shape[0]
+    size = system.gradient.size
 
     def matrix(v):
-        return root * system.jacobian.rmv(system.jacobian.mv(root * v)) + strength * v
+        return root.rmv(system.jacobian.rmv(system.jacobian.mv(root.mv(v)))) + strength * v
 
     def probe(key):
-        signs = jax.random.rademacher(key, (size,), root.dtype)
+        signs = jax.random.rademacher(key, (size,), system.gradient.dtype)
         known = sketch.root(signs, strength, -0.5)
         end = _solve(matrix, sketch, strength, sketch.root(signs, strength, 0.5))
         return jnp.vdot(end.state.carried - known, known), size * _log_quadrature(end)
@@ -107,7 +108,7 @@ def _log_quadrature(end: _Probe) -> Float[Array, ""]:
 def _leverage(system: System, root, sketch: NystromSketch, strength, gamma) -> Float[Array, "n k k"]:
     def add(total, vector):
         direction, value = vector
-        image = system.jacobian.mv(root * direction)
+        image = system.jacobian.mv(root.mv(direction))
         return total + image[:, :, None] * image[:, None, :] / (value + strength), None
 
     none = jnp.zeros_like(system.curvature)
