@@ -11,6 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
+from concordax.metrics import GroupMetric
+from concordax.proximal import PreparedProximal
+from concordax.solvers import AbstractSolver
 from concordax.system import Problem, build_system, make_batch
 
 STRENGTHS = (1e-8, 1e-4, 1.0)
@@ -29,6 +32,31 @@ SOLVERS = {
 _system = eqx.filter_jit(build_system)
 
 
+class Nothing(AbstractPenalty):
+    """R = 0: with it the proximal step is the plain one."""
+
+    def value(self, x):
+        return jnp.zeros((), x.dtype)
+
+    def prox(self, z, h, weight):
+        del h, weight
+        return z
+
+    def curvature(self, x, h, weight):
+        del x, weight
+        return DiagonalMetric(1 / h)
+
+
+class _Proximally(eqx.Module):
+    """Solves by the proximal step with no penalty, from the origin: without one its place does not matter."""
+
+    solver: AbstractSolver
+
+    def prepare(self, system):
+        origin = jnp.zeros_like(system.gradient)
+        return PreparedProximal(system, self.solver.prepare(system), self.solver.prepare, Nothing(), origin)
+
+
 @eqx.filter_jit
 def _directions(system, pairs):
     """Directions [solver, pair, p] of all solvers, from one linearisation, and whether each solve converged."""
@@ -38,7 +66,10 @@ def _directions(system, pairs):
         solutions = jax.lax.map(lambda pair: prepared.solve(pair[0], pair[1]), pairs)
         return solutions.direction, solutions.stats.converged
 
-    found = [all_pairs(solver) for solver in SOLVERS.values()]
+    solvers = list(SOLVERS.values())
+    if not isinstance(system.metric, GroupMetric):
+        solvers.append(_Proximally(cx.Dual()))
+    found = [all_pairs(solver) for solver in solvers]
     return tuple(jnp.stack(parts) for parts in zip(*found, strict=True))
 
 
@@ -65,7 +96,7 @@ def test_all_solvers_give_the_reference_direction(loss, regularizer, problem):
     found, converged = _directions(system, jnp.asarray(PAIRS))
     errors = {}
     for index, expected in enumerate(helpers.reference_directions(reference, regularizer, PAIRS)):
-        for solver, directions, done in zip(SOLVERS, found, converged, strict=True):
+        for solver, directions, done in zip([*SOLVERS, "proximal"][: len(found)], found, converged, strict=True):
             # A solve that says it ran out of its budget is handed to the dual one; only a factor in float32 may.
             if done[index] or "float32" not in solver:
                 errors[solver, *PAIRS[index]] = helpers.relative_error(directions[index], expected)

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from ._status import StepStatus as StepStatus
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
+    from .evaluate import direction as direction
+    from .evaluate import kkt_residual as kkt_residual
+    from .evaluate import objective as objective
     from .evidence import Evidence as Evidence
     from .groups import Groups as Groups
     from .history import TrainResult as TrainResult
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
     from .models import DenseLayer as DenseLayer
     from .models import LayeredModel as LayeredModel
     from .models import TwoLayer as TwoLayer
-    from .optimizer import direction as direction
     from .optimizer import ggn_score as ggn_score
-    from .optimizer import objective as objective
+    from .penalties import L1 as L1
+    from .penalties import Box as Box
+    from .penalties import GroupLasso as GroupLasso
+    from .proximal import ProximalStep as ProximalStep
     from .regularizers import L2 as L2
     from .regularizers import Elastic as Elastic
     from .regularizers import GroupPseudoHuber as GroupPseudoHuber
@@ -56,13 +61,16 @@ if TYPE_CHECKING:
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
+    "evaluate": ("direction", "kkt_residual", "objective"),
     "evidence": ("Evidence",),
     "groups": ("Groups",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
     "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
-    "optimizer": ("direction", "ggn_score", "objective"),
+    "optimizer": ("ggn_score",),
+    "penalties": ("L1", "Box", "GroupLasso"),
+    "proximal": ("ProximalStep",),
     "regularizers": (
         "L2",
         "Elastic",

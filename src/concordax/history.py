@@ -19,6 +19,7 @@ FIELDS = (
     "effective_parameters_error",
     "log_evidence",
     "leave_one_out",
+    "kkt_residual",
     "attempts",
     "solver_iterations",
     "solver_converged",

@@ -116,8 +116,8 @@ class DiagonalMetric(AbstractMetric):
         return x / self.inverse
 
     def squared_norm(self, x):
-        """Σ x²/d."""
-        return jnp.sum(x**2 / self.inverse)
+        """Σ x²/d over the coordinates that can move: d is 0 where a penalty holds one."""
+        return jnp.sum(jnp.where(self.inverse > 0, x**2 / self.inverse, 0.0))
 
     def root(self):
         """√d."""
@@ -151,18 +151,18 @@ class GroupMetric(AbstractMetric):
 
     def mv(self, x):
         """D^-½ (y⊥ + ẑẑᵀy/(1 + ‖z‖²))."""
-        _, across, part, unit, _ = self._split(x)
-        return (across + self.groups.spread(part / self._stretch) * unit) / jnp.sqrt(self.inverse)
+        across, part, unit = self._split(x)
+        return self._scaled(across + self.groups.spread(part / self._stretch) * unit)
 
     def squared_norm(self, x):
         """‖y⊥‖² + (ẑᵀy)²/(1 + ‖z‖²)."""
-        _, across, part, _, _ = self._split(x)
+        across, part, _ = self._split(x)
         return jnp.sum(across**2) + jnp.sum(part**2 / self._stretch)
 
     def root(self):
         """D^½ (I + β zzᵀ) with β = (√(1 + ‖z‖²) − 1)/‖z‖² = 1/(1 + √(1 + ‖z‖²))."""
-        scale = jnp.sqrt(self.inverse)
-        return Root(scale, _AlongGroups(self.along / scale, 1 / (1 + jnp.sqrt(self._stretch)), self.groups))
+        beta = 1 / (1 + jnp.sqrt(self._stretch))
+        return Root(jnp.sqrt(self.inverse), _AlongGroups(self._scaled(self.along), beta, self.groups))
 
     def scaled(self, weight):
         """D/β and w/√β."""
@@ -176,16 +176,19 @@ class GroupMetric(AbstractMetric):
     @property
     def _stretch(self) -> Float[Array, " g"]:
         """1 + ‖z‖²."""
-        return 1 + self.groups.total(self.along**2 / self.inverse)
+        return 1 + self.groups.total(self._scaled(self.along) ** 2)
+
+    def _scaled(self, x):
+        """D^-½ x over the coordinates that can move: D is 0 where a penalty holds one."""
+        return jnp.where(self.inverse > 0, x / jnp.sqrt(self.inverse), 0.0)
 
     def _split(self, x):
-        """(y, y⊥, ẑᵀy, ẑ, ‖z‖)."""
-        root = jnp.sqrt(self.inverse)
-        y, z = x / root, self.along / root
+        """(y⊥, ẑᵀy, ẑ)."""
+        y, z = self._scaled(x), self._scaled(self.along)
         length = jnp.sqrt(self.groups.total(z**2))
         unit = z / self.groups.spread(jnp.where(length > 0, length, 1.0), alone=1.0)
         part = self.groups.total(unit * y)
-        return y, y - self.groups.spread(part) * unit, part, unit, length
+        return y - self.groups.spread(part) * unit, part, unit
 
 
 def added(metrics: tuple[AbstractMetric, ...], size: int) -> AbstractMetric:

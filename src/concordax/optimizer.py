@@ -16,10 +16,11 @@ from ._types import Batch
 from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
+from .proximal import ProximalStep
 from .regularizers import AbstractRegularizer
-from .solvers import AbstractPrepared, AbstractSolver, Auto, Solution, SystemShape, groups_of
+from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
-from .strength import AbstractStrength, StrengthState, as_strength
+from .strength import AbstractAdaptiveStrength, AbstractStrength, StrengthState, as_strength
 from .system import Problem, build_system, make_batch
 from .trust_region import TrustRegion
 
@@ -27,7 +28,8 @@ from .trust_region import TrustRegion
 class StepInfo(NamedTuple):
     """What the last step reports; nothing of it is needed to go on.
 
-    `loss` and `objective` are those before the step, `new_loss` and `new_objective` those after it. `log_evidence` and
+    `loss` and `objective` are those before the step, `new_loss` and `new_objective` those after it; `kkt_residual` is
+    that before it, NaN but for a proximal step. `log_evidence` and
     `leave_one_out` judge the parameters before the step at the strength they had; NaN where not computed.
     """
 
@@ -44,6 +46,7 @@ class StepInfo(NamedTuple):
     effective_parameters_error: Float[Array, ""]
     log_evidence: Float[Array, ""]
     leave_one_out: Float[Array, ""]
+    kkt_residual: Float[Array, ""]
     attempts: Int[Array, ""]
     solver_iterations: Int[Array, ""]
     solver_converged: Bool[Array, ""]
@@ -92,6 +95,11 @@ class Algorithm(eqx.Module):
             system = prepared.system
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
+
+            def objective_at(trial):
+                objective, loss = problem.objective(trial, batch, tau)
+                return objective + tau * self.step.penalty_value(trial), loss
+
             local = LocalProblem(
                 flat=flat,
                 system=system,
@@ -100,8 +108,9 @@ class Algorithm(eqx.Module):
                 strength=tau,
                 damping=self.damping,
                 loss=system.loss,
-                objective=system.loss + tau * system.penalty,
-                objective_at=lambda trial: problem.objective(trial, batch, tau),
+                objective=system.loss + tau * (system.penalty + self.step.penalty_value(flat)),
+                objective_at=objective_at,
+                prepare=self.solver.resolve(self.shape(params, batch)).prepare,
             )
             outcome, rule = self.step.take(local, state.rule)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
@@ -121,6 +130,7 @@ class Algorithm(eqx.Module):
             effective_parameters_error=strength.gamma_error,
             log_evidence=strength.log_evidence,
             leave_one_out=strength.leave_one_out,
+            kkt_residual=jnp.asarray(outcome.kkt_residual, flat.dtype),
             attempts=outcome.attempts,
             solver_iterations=outcome.solves.iterations,
             solver_converged=outcome.solves.converged,
@@ -154,10 +164,11 @@ class Algorithm(eqx.Module):
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
-        return _as_batch(self.model, self.loss, params, inputs, targets, weights)
+        return as_batch(self.model, self.loss, params, inputs, targets, weights)
 
 
-def _as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
+def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
+    """Data in the form that steps take; raises ValueError on shapes that do not fit."""
     dtype = ravel_pytree(params)[0].dtype
 
     def as_array(leaf):
@@ -186,7 +197,13 @@ def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping)
         raise ValueError(
             f"`damping={damping!r}`: must be a finite number from 0 up; the published mode is 1 - strength."
         )
-    return Algorithm(model, loss, regularizer, as_strength(strength), solver, step, float(damping))
+    rule = as_strength(strength)
+    if isinstance(rule, AbstractAdaptiveStrength) and isinstance(step, ProximalStep):
+        raise ValueError(
+            f"`strength={strength!r}` judges smooth penalties alone; with `ProximalStep` use a number as strength, or "
+            "a path of them with held-out rows (cx.AnnealedStrength)."
+        )
+    return Algorithm(model, loss, regularizer, rule, solver, step, float(damping))
 
 
 def ggn_score(
@@ -246,85 +263,3 @@ def ggn_score(
         return algorithm.update(state, params, algorithm.batch(params, inputs, targets, weights))
 
     return optax.GradientTransformationExtraArgs(algorithm.init, update)
-
-
-def direction(
-    model: Callable,
-    loss: AbstractLoss,
-    regularizer: AbstractRegularizer,
-    params: PyTree,
-    inputs,
-    targets,
-    *,
-    strength: float,
-    damping: float = 0.0,
-    solver: AbstractSolver = Auto(),
-    weights=None,
-) -> Solution:
-    """One solve: the δ of (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ∇g), as a pytree like `params`.
-
-    Args:
-        model: a callable (params, inputs) -> outputs [n, c].
-        loss: the loss.
-        regularizer: the regularizer.
-        params: where to linearise.
-        inputs: n rows.
-        targets: n rows, as the loss takes them.
-        strength: τ > 0.
-        damping: λ ≥ 0.
-        solver: how to solve.
-        weights: [n], one by default.
-
-    Returns:
-        `Solution(direction, status, stats, image, squared_norm, slack)`; status is False, and the direction zero, when
-        no rung of the ladder could factorize the system.
-
-    Example:
-        >>> import concordax as cx, jax
-        >>> model = cx.MLP(inputs=2, widths=())
-        >>> params = model.init(jax.random.key(0))
-        >>> x = jax.random.normal(jax.random.key(1), (9, 2))
-        >>> args = (model, cx.SquaredError(), cx.L2(), params, x, x[:, :1])
-        >>> one = cx.direction(*args, strength=0.1, solver=cx.Dual()).direction
-        >>> two = cx.direction(*args, strength=0.1, solver=cx.Primal()).direction
-        >>> bool(jax.numpy.allclose(one[0].weight, two[0].weight, atol=1e-5))
-        True
-    """
-    algorithm = make_algorithm(
-        model, loss, regularizer, strength=strength, solver=solver, step=TrustRegion(), damping=damping
-    )
-    batch = algorithm.batch(params, inputs, targets, weights)
-    with jax.default_matmul_precision("highest"):
-        problem, flat, prepared = algorithm.prepare(params, batch)
-        tau = algorithm.strength.init(flat.dtype).strength
-        solution = prepared.solve(tau, jnp.asarray(damping, flat.dtype))
-    return solution._replace(direction=problem.unravel(solution.direction))
-
-
-def objective(model, loss, regularizer, params, inputs, targets, *, strength: float, weights=None) -> Float[Array, ""]:
-    """F(θ) = Σ w ℓ/Σ w + τ g(θ); with strength 0 the data loss alone.
-
-    Args:
-        model: a callable (params, inputs) -> outputs [n, c].
-        loss: the loss.
-        regularizer: the regularizer.
-        params: the parameters.
-        inputs: n rows.
-        targets: n rows.
-        strength: τ ≥ 0.
-        weights: [n], one by default.
-
-    Returns:
-        A scalar.
-
-    Example:
-        >>> import concordax as cx, jax.numpy as jnp
-        >>> params = (cx.DenseLayer(jnp.array([[2.0]]), None),)
-        >>> linear = lambda params, x: x @ params[0].weight.T
-        >>> one = jnp.ones((1, 1))
-        >>> float(cx.objective(linear, cx.SquaredError(), cx.L2(), params, one, one, strength=1.0))
-        2.5
-    """
-    flat, unravel = ravel_pytree(params)
-    batch = _as_batch(model, loss, params, inputs, targets, weights)
-    return Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))[0]

@@ -103,7 +103,7 @@ class LayeredJacobian(AbstractJacobian):
         scales = []
         for inverse in self._pieces(metric.diagonal(self.shape[2])):
             # In float32, in half the time: a fit need not be known to more digits.
-            logarithm = jnp.log(inverse.astype(jnp.float32))
+            logarithm = jnp.log(jnp.maximum(inverse.astype(jnp.float32), jnp.finfo(jnp.float32).tiny))
             row, column = (jnp.mean(logarithm, axis=axis).astype(inverse.dtype) for axis in (1, 0))
             scales.append((jnp.exp(row), jnp.exp(column - jnp.mean(row))))
         return scales

@@ -1,11 +1,11 @@
 """Generalised self-concordant regularizers."""
 
 from .base import AbstractRegularizer as AbstractRegularizer
+from .base import Sum as Sum
 from .box import SmoothBox as SmoothBox
-from .composite import PerParameter as PerParameter
-from .composite import Sum as Sum
 from .group import GroupPseudoHuber as GroupPseudoHuber
 from .l2 import L2 as L2
+from .per_parameter import PerParameter as PerParameter
 from .pseudo_huber import PseudoHuber as PseudoHuber
 from .separable import Elastic as Elastic
 from .separable import HyperbolicEntropy as HyperbolicEntropy

@@ -1,23 +1,21 @@
 """What a regularizer is: a generalised self-concordant g with value, gradient, Hessian as a metric, constants (M, ν).
 
-None of them knows the strength τ: it multiplies once, in `system.py`. A weight within a sum is part of g.
+Sums are part of it, `0.1 * PseudoHuber(1.0) + L2()`. None knows the strength τ, which multiplies once, in `system.py`; a
+weight within a sum is part of g.
 """
 
 import functools
 import math
 import operator
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..metrics import AbstractMetric
+from ..metrics import AbstractMetric, GroupMetric, added
 from ..self_concordance import SelfConcordance
-
-if TYPE_CHECKING:
-    from .composite import Sum
 
 
 class AbstractRegularizer(eqx.Module):
@@ -59,13 +57,9 @@ class AbstractRegularizer(eqx.Module):
         return self.constants()[0]
 
     def __add__(self, other: "AbstractRegularizer") -> "Sum":
-        from .composite import Sum
-
         return Sum(self, other) if isinstance(other, AbstractRegularizer) else NotImplemented
 
     def __rmul__(self, weight: float) -> "Sum":
-        from .composite import Sum
-
         return Sum(self, weights=(weight,)) if isinstance(weight, int | float) else NotImplemented
 
 
@@ -79,3 +73,93 @@ def checked(call: str, argument: str, value: float) -> float:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"`{call}({argument}={value!r})`: the {argument} must be a positive finite number.")
     return float(value)
+
+
+def constants_of(parts: tuple[AbstractRegularizer, ...], constant_at) -> tuple[SelfConcordance, ...]:
+    """(M, ν) by `constant_at` at every order that one of the parts knows."""
+    orders = sorted({c.order for part in parts for c in part.constants()})
+    found = [(constant_at(order), order) for order in orders]
+    return tuple(SelfConcordance(constant, order) for constant, order in found if constant is not None)
+
+
+def largest(values: list) -> Any:
+    """The largest of κ's, or None where one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return functools.reduce(jnp.maximum, known) if len(known) == len(values) else None
+
+
+class Sum(AbstractRegularizer):
+    """g = Σ β_i g_i, with weights β_i > 0; the sums and multiples of regularizers make it, `L2() + 0.1 * LogCosh(1.0)`.
+
+    M = max_i β_i^{1−ν/2} M_i for 2 ≤ ν ≤ 3, where all terms have one; at ν = 2 weights change nothing.
+
+    Args:
+        terms: the g_i; sums among them are taken apart. One term alone may have groups.
+        weights: the β_i, ones by default.
+
+    Raises:
+        ValueError: for no term, weights that do not fit, or two terms with groups.
+        TypeError: for a term that is no regularizer.
+
+    Source: Sun & Tran-Dinh, Math. Program. 178, 2019, Proposition 1.
+
+    Example:
+        >>> import concordax as cx, jax.numpy as jnp
+        >>> both = cx.L2() + 0.5 * cx.PseudoHuber(2.0)
+        >>> x = jnp.array([1.0, -2.0])
+        >>> bool(jnp.isclose(both.value(x), cx.L2().value(x) + 0.5 * cx.PseudoHuber(2.0).value(x)))
+        True
+        >>> both.constant_at(2.0)
+        0.75
+    """
+
+    terms: tuple[AbstractRegularizer, ...]
+    weights: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, *terms, weights: tuple[float, ...] | None = None):
+        weights = (1.0,) * len(terms) if weights is None else tuple(weights)
+        if not terms or len(weights) != len(terms):
+            raise ValueError(f"`Sum(...)` needs a term and a weight for each term; got {len(terms)}, {weights!r}.")
+        flat: list[tuple[AbstractRegularizer, float]] = []
+        for term, given in zip(terms, weights, strict=True):
+            if not isinstance(term, AbstractRegularizer):
+                raise TypeError(f"`Sum({term!r})`: terms must be regularizers, as cx.L2().")
+            weight = checked("Sum", "weight", given)
+            inner = zip(term.terms, term.weights, strict=True) if isinstance(term, Sum) else [(term, 1.0)]
+            flat += [(part, weight * share) for part, share in inner]
+        self.terms, self.weights = tuple(part for part, _ in flat), tuple(share for _, share in flat)
+
+    def _parts(self):
+        return zip(self.terms, self.weights, strict=True)
+
+    def value(self, x):
+        """Σ β g."""
+        return total([weight * term.value(x) for term, weight in self._parts()])
+
+    def gradient(self, x):
+        """Σ β ∇g."""
+        return total([weight * term.gradient(x) for term, weight in self._parts()])
+
+    def metric(self, x):
+        """Σ β ∇²g, inverted in its structure."""
+        metrics = tuple(term.metric(x).scaled(weight) for term, weight in self._parts())
+        if sum(isinstance(metric, GroupMetric) for metric in metrics) > 1:
+            raise ValueError(
+                "`Sum(...)` takes one term with groups: the inverse of two overlapping ones has no structure. Use one "
+                "with all groups in it, or `PerParameter` where they are of different parameters."
+            )
+        return added(metrics, x.size)
+
+    def constants(self):
+        """Those at every order that all terms have."""
+        return constants_of(self.terms, self.constant_at)
+
+    def constant_at(self, order):
+        """max_i β_i^{1−ν/2} M_i for 2 ≤ ν ≤ 3; None outside, or where a term has none."""
+        pairs = [(term.constant_at(order), weight) for term, weight in self._parts()]
+        known = [SelfConcordance(m, order).scaled(weight).constant for m, weight in pairs if m is not None]
+        return max(known) if 2 <= order <= 3 and len(known) == len(pairs) else None
+
+    def concordance(self, direction):
+        """The largest of the terms', free of weights."""
+        return largest([term.concordance(direction) for term in self.terms])

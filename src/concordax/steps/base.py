@@ -1,5 +1,6 @@
 """What a step rule is: how far to go along a direction. It solves through its problem and never differentiates."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ class LocalProblem(NamedTuple):
     loss: Float[Array, ""]
     objective: Float[Array, ""]
     objective_at: Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, ""]]]
+    prepare: Callable[[System], AbstractPrepared]
 
 
 class Solves(NamedTuple):
@@ -49,7 +51,10 @@ def no_solves() -> Solves:
 
 
 class StepOutcome(NamedTuple):
-    """What a rule decided: a displacement (zero unless the status allows one) and what it cost."""
+    """What a rule decided: a displacement (zero unless the status allows one) and what it cost.
+
+    `kkt_residual` is that of the point before the step, where the rule knows it.
+    """
 
     displacement: Float[Array, " p"]
     loss: Float[Array, ""]
@@ -60,6 +65,7 @@ class StepOutcome(NamedTuple):
     attempts: Int[Array, ""]
     solves: Solves
     status: Int[Array, ""]
+    kkt_residual: Float[Array, ""] | float = math.nan
 
 
 class AbstractStep(eqx.Module):
@@ -72,6 +78,10 @@ class AbstractStep(eqx.Module):
     @abstractmethod
     def take(self, local: LocalProblem, state: Any) -> tuple[StepOutcome, Any]:
         """One step."""
+
+    def penalty_value(self, flat: Float[Array, " p"]) -> Float[Array, ""]:
+        """R(θ), what a rule adds to g in the objective F = loss + τ (g + R); most add nothing."""
+        return jnp.zeros((), flat.dtype)
 
 
 def start_is_finite(local: LocalProblem) -> Array:
