@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from .laplace import class_probabilities as class_probabilities
     from .laplace import posterior as posterior
     from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+    from .losses import CustomLoss as CustomLoss
+    from .losses import PerOutput as PerOutput
+    from .losses import PoissonDeviance as PoissonDeviance
     from .losses import PseudoHuberLoss as PseudoHuberLoss
+    from .losses import QuantileLoss as QuantileLoss
     from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
     from .losses import SquaredError as SquaredError
     from .models import MLP as MLP
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from .regularizers import L2 as L2
     from .regularizers import PseudoHuber as PseudoHuber
     from .self_concordance import SelfConcordance as SelfConcordance
+    from .self_concordance import tightest as tightest
+    from .self_concordance import verify as verify
     from .solvers import Auto as Auto
     from .solvers import Dual as Dual
     from .solvers import NystromCG as NystromCG
@@ -50,11 +56,20 @@ _NAMES = {
     "evidence": ("Evidence",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
-    "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
+    "losses": (
+        "BinaryCrossEntropy",
+        "CustomLoss",
+        "PerOutput",
+        "PoissonDeviance",
+        "PseudoHuberLoss",
+        "QuantileLoss",
+        "SoftmaxCrossEntropy",
+        "SquaredError",
+    ),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("direction", "ggn_score", "objective"),
     "regularizers": ("L2", "PseudoHuber"),
-    "self_concordance": ("SelfConcordance",),
+    "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),
     "strength": ("AnnealedStrength", "FixedStrength"),
