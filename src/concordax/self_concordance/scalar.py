@@ -119,8 +119,8 @@ def verify(
         domain: the open interval on which φ is meant.
 
     Returns:
-        A `Verdict`, true where the constant holds to eight digits, with the worst ratio, 1 where M is tight, and where it
-        is.
+        A `Verdict`, true where the constant holds to eight digits, with the worst ratio, 1 where M is tight, and where
+        it is.
 
     Raises:
         ValueError: for a constant that is negative or not finite, and as in `tightest`.
