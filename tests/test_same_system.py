@@ -41,9 +41,17 @@ def _solve_all(case, loss, regularizer):
     return _directions(Problem(case.model, loss, regularizer, unravel), flat, batch, jnp.asarray(PAIRS))
 
 
+# Every kind of Hessian factor with every metric; a loss of a kind that is there already with one.
+PARTS = [
+    (loss, regularizer)
+    for loss in helpers.LOSSES
+    for regularizer in helpers.REGULARIZERS
+    if loss in ("squared", "softmax", "binary", "pseudo-huber") or regularizer == "pseudo-huber 0.3"
+]
+
+
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
-@pytest.mark.parametrize("regularizer", helpers.REGULARIZERS)
-@pytest.mark.parametrize("loss", helpers.LOSSES)
+@pytest.mark.parametrize(("loss", "regularizer"), PARTS)
 def test_primal_and_dual_give_the_reference_direction(loss, regularizer, problem):
     case = helpers.make_case(problem, loss)
     found = _solve_all(case, helpers.LOSSES[loss], helpers.REGULARIZERS[regularizer])

@@ -80,7 +80,8 @@ class CustomLoss(AbstractLoss):
                     f"`CustomLoss({_name_of(self.function)})`: of one row's outputs [{outputs}] and targets "
                     f"[{outputs}] the function must return a scalar; it returns shape {shape}. Sum over the outputs."
                 )
-            parts = [np.asarray(part) for part in (self.value(o, y), self.gradient(o, y), self._hessian(o, y))]
+            examined = jax.jit(lambda o, y: (self.value(o, y), self.gradient(o, y), self._hessian(o, y)))(o, y)
+            parts = [np.asarray(part) for part in examined]
         for where, (value, gradient, hessian) in enumerate(zip(*parts, strict=True)):
             complaint = _complaint(value, gradient, hessian)
             if complaint:
@@ -140,7 +141,7 @@ def _symmetric_factor(hessian: Float[Array, "n c c"]) -> DenseFactor:
     return DenseFactor(scale[:, :, None] * half, inverse / scale[:, :, None])
 
 
-def _complaint(value: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> str | None:
+def _complaint(value: float, gradient: np.ndarray, hessian: np.ndarray) -> str | None:
     """What makes the function unusable at a point, and what to do; None if nothing does."""
     if not (np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(hessian).all()):
         return (
