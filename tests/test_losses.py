@@ -87,6 +87,21 @@ def test_factor_and_residual_laws(name, o, seed):
         assert np.all(np.abs((np.sqrt(helpers.softmax(o)) * residual).sum(axis=1)) <= 1e-14 * (1 + scale))
 
 
+SOLVED = {
+    name: jax.jit(lambda o, y, loss=loss: loss.hessian_factor(o, y).transpose_solve(loss.whitened_residual(o, y)))
+    for name, loss in LOSSES.items()
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_transpose_solve_inverts_the_factor(name):
+    """Sᵀ x = r: what moves outputs where a row is left out; r is in the range of Sᵀ."""
+    o, y = _draw(name)
+    _, _, residual, factor = (np.asarray(part) for part in PARTS[name](o, y))
+    moved = np.einsum("iak,ia->ik", factor, np.asarray(SOLVED[name](o, y)))
+    np.testing.assert_allclose(moved, residual, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_soft_targets(name):
     o, _ = _draw(name)

@@ -81,7 +81,7 @@ def test_a_separable_sum_needs_no_factor_for_its_dimension():
 def test_the_jacobian_written_by_hand_is_not_that_of_the_network():
     rng = np.random.default_rng(1)
     inputs, width = 3, 4
-    kappa, x = 1 / np.sqrt(width), rng.normal(size=inputs)
+    kappa, x = 1 / np.sqrt(width), 3 * rng.normal(size=inputs)
     theta = rng.normal(size=width * inputs + width)
 
     def outputs(theta):
@@ -96,6 +96,11 @@ def test_the_jacobian_written_by_hand_is_not_that_of_the_network():
     assert np.linalg.norm(by_hand - exact) > 0.5 * np.linalg.norm(exact)
     mended = kappa * np.concatenate([((v * slope)[:, None] * x).ravel(order="F"), np.tanh(u @ x)])
     np.testing.assert_allclose(mended, exact, atol=1e-9)
+    # Nor is the loss's gradient: κ is missing, and the activation's slope is taken at its own value.
+    gradient = np.concatenate(
+        [((v * (1 - np.tanh(np.tanh(u @ x)) ** 2))[:, None] * x).ravel(order="F"), np.tanh(u @ x)]
+    )
+    assert np.linalg.norm(kappa * gradient - exact) > 0.05 * np.linalg.norm(exact)
     # The factor alone does not mend it: the entries of the first layer stand in another order.
     assert np.linalg.norm(kappa * by_hand - exact) > 0.1 * np.linalg.norm(exact)
 
