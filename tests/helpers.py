@@ -5,6 +5,7 @@ The references work in `np.longdouble` where a comparison to 1e-8 needs digits t
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -70,7 +71,66 @@ def _huber_factor(o, y):
     return _diagonal(np.sqrt(curvature)), pull / np.sqrt(curvature)
 
 
-HUBER = 1.5
+def _poisson_value(o, y):
+    return (np.exp(o) - y * o + np.where(y > 0, y * np.log(np.where(y > 0, y, 1)), 0) - y).sum(axis=-1)
+
+
+def _quantile_parts(o, y):
+    """Gradient and curvature of ½ (√(δ² + z²) − δ) + (q − ½) z, z = y − o."""
+    stretch = np.hypot(WIDTH, y - o)
+    return -0.5 * (y - o) / stretch - (QUANTILE - 0.5), 0.5 * WIDTH**2 / stretch**3
+
+
+def _quantile_factor(o, y):
+    gradient, curvature = _quantile_parts(o, y)
+    return _diagonal(np.sqrt(curvature)), gradient / np.sqrt(curvature)
+
+
+def _distance(o, y):
+    """√(1 + ‖z‖²) of a row, one function of all its outputs; z = o − y."""
+    return np.sqrt(1 + ((o - y) ** 2).sum(axis=-1, keepdims=True))
+
+
+def _distance_hessian(o, y):
+    s, z = _distance(o, y)[..., None], o - y
+    return np.eye(o.shape[1]) / s - z[:, :, None] * z[:, None, :] / s**3
+
+
+def _distance_factor(o, y):
+    # Eigenvalues 1/s³ along z and 1/s across it; along z the root of the Hessian is what divides the gradient z/s.
+    s, z = _distance(o, y), o - y
+    along = z[:, :, None] * z[:, None, :] / (z**2).sum(axis=1)[:, None, None]
+    s = s[..., None]
+    return (np.eye(o.shape[1]) - along) / np.sqrt(s) + along / np.sqrt(s) ** 3, z * np.sqrt(s[..., 0])
+
+
+def smooth_distance(o, y):
+    return jnp.sqrt(1 + jnp.sum((o - y) ** 2))
+
+
+def _blocks(parts):
+    """Block diagonal matrices [n, Σ, Σ] of matrices [n, c, c]."""
+    n, size = len(parts[0]), sum(part.shape[1] for part in parts)
+    whole, at = np.zeros((n, size, size), parts[0].dtype), 0
+    for part in parts:
+        end = at + part.shape[1]
+        whole[:, at:end, at:end] = part
+        at = end
+    return whole
+
+
+def _mixed(part: str, o, y):
+    """A part of the squared error of the first output and `MIXED` times the cross-entropy of the others."""
+    (a, b), root = (getattr(REFERENCE_LOSSES[name], part) for name in ("squared", "softmax")), np.sqrt(MIXED)
+    first, rest = a(o[:, :1], y[:, :1]), b(o[:, 1:], y[:, 1:])
+    if part == "factor":
+        return _blocks([first[0], root * rest[0]]), np.concatenate([first[1], root * rest[1]], axis=1)
+    if part == "value":
+        return first + MIXED * rest
+    return _blocks([first, MIXED * rest]) if part == "hessian" else np.concatenate([first, MIXED * rest], axis=1)
+
+
+HUBER, QUANTILE, WIDTH, MIXED = 1.5, 0.8, 0.7, 0.5
 REFERENCE_LOSSES = {
     "pseudo-huber": ReferenceLoss(
         value=lambda o, y: (HUBER * np.hypot(HUBER, np.asarray(o - y, np.longdouble)) - HUBER**2).sum(axis=-1),
@@ -96,6 +156,25 @@ REFERENCE_LOSSES = {
         hessian=lambda o, y: _diagonal(sigmoid(o) * sigmoid(-o) + 0 * y),
         factor=_binary_factor,
     ),
+    "poisson": ReferenceLoss(
+        value=_poisson_value,
+        gradient=lambda o, y: np.exp(o) - y,
+        hessian=lambda o, y: _diagonal(np.exp(o) + 0 * y),
+        factor=lambda o, y: (_diagonal(np.exp(o / 2)), (np.exp(o) - y) / np.exp(o / 2)),
+    ),
+    "quantile": ReferenceLoss(
+        value=lambda o, y: (0.5 * (np.hypot(WIDTH, y - o) - WIDTH) + (QUANTILE - 0.5) * (y - o)).sum(axis=-1),
+        gradient=lambda o, y: _quantile_parts(o, y)[0],
+        hessian=lambda o, y: _diagonal(_quantile_parts(o, y)[1]),
+        factor=_quantile_factor,
+    ),
+    "custom": ReferenceLoss(
+        value=lambda o, y: _distance(o, y)[:, 0],
+        gradient=lambda o, y: (o - y) / _distance(o, y),
+        hessian=_distance_hessian,
+        factor=_distance_factor,
+    ),
+    "per output": ReferenceLoss(*(partial(_mixed, part) for part in ReferenceLoss._fields)),
 }
 
 LOSSES = {
@@ -103,15 +182,24 @@ LOSSES = {
     "pseudo-huber": cx.PseudoHuberLoss(HUBER),
     "softmax": cx.SoftmaxCrossEntropy(),
     "binary": cx.BinaryCrossEntropy(),
+    "poisson": cx.PoissonDeviance(),
+    "quantile": cx.QuantileLoss(QUANTILE, smoothing=WIDTH),
+    # The third derivative along s is at most 1.5 ‖s‖ times the second: a pseudo-Huber function along any line.
+    "custom": cx.CustomLoss(smooth_distance, constant=1.5),
+    "per output": cx.PerOutput((cx.SquaredError(), 1), (cx.SoftmaxCrossEntropy(), 2, MIXED)),
 }
 
 
 def draw_targets(loss: str, rng: np.random.Generator, rows: int, outputs: int) -> np.ndarray:
-    """Targets [rows, outputs]: normal, one-hot, or zeros and ones. All classes occur."""
-    if loss in ("squared", "pseudo-huber"):
+    """Targets [rows, outputs]: normal, one-hot, zeros and ones, or counts. All classes occur, and counts of 0."""
+    if loss in ("squared", "pseudo-huber", "quantile", "custom"):
         targets = rng.normal(size=(rows, outputs))
     elif loss == "softmax":
         targets = np.eye(outputs)[rng.permutation(np.arange(rows) % outputs)]
+    elif loss == "poisson":
+        targets = rng.permuted((np.arange(rows) % 6)[:, None] * np.ones(outputs), axis=0)
+    elif loss == "per output":
+        targets = np.hstack([draw_targets("squared", rng, rows, 1), draw_targets("softmax", rng, rows, outputs - 1)])
     else:
         targets = rng.permuted((np.arange(rows) % 2)[:, None] * np.ones(outputs), axis=0)
     if rows > 1 and (loss != "softmax" or outputs > 1):

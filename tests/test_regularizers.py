@@ -195,6 +195,8 @@ def test_sums_are_flat_and_weighted():
         (lambda: cx.Sum(), ValueError, "needs a term"),
         (lambda: cx.Sum(cx.L2, cx.L2()), TypeError, "terms must be regularizers"),
         (lambda: -1.0 * cx.L2(), ValueError, r"`Sum\(weight=-1.0\)`"),
+        (lambda: cx.CustomRegularizer(lambda t: jnp.cos(t)), ValueError, "not convex"),
+        (lambda: cx.CustomRegularizer(jnp.cosh, constants=[(0.9, 2.0)]), ValueError, r"\(0.9, 2\) does not hold"),
         (lambda: cx.PerParameter({"a": 1.0}, {"b": cx.L2()}), ValueError, "outer structure"),
         (lambda: cx.PerParameter({"a": 1.0}, {"a": 3}), ValueError, "is no regularizer"),
         (lambda: cx.Groups([-1, -1]), ValueError, "every label is negative"),
@@ -222,6 +224,20 @@ def test_wrong_options_are_refused(build, error, message):
 def test_parameters_that_do_not_fit_are_refused(regularizer, message):
     with pytest.raises(ValueError, match=message):
         regularizer.metric(jnp.ones(3))
+
+
+def test_custom_function_is_the_built_in_one():
+    """The pseudo-Huber function written by hand: value, gradient, metric, and the constants that are found for it."""
+    custom = cx.CustomRegularizer(lambda t: t**2 / (1 + jnp.sqrt(1 + t**2)), smoothing=0.3)
+    huber, x = cx.PseudoHuber(0.3), jnp.asarray(_point())
+    np.testing.assert_allclose(custom.value(x), huber.value(x), rtol=1e-13)
+    np.testing.assert_allclose(custom.gradient(x), huber.gradient(x), rtol=1e-12)
+    np.testing.assert_allclose(custom.metric(x).diagonal(SIZE), huber.metric(x).diagonal(SIZE), rtol=1e-9)
+    assert [c.order for c in custom.constants()] == [2.0, 2.6]
+    for constant, order in custom.constants():
+        assert constant == pytest.approx(huber.constant_at(order), rel=1e-6)
+    stated = cx.CustomRegularizer(jnp.cosh, constants=[(1.0, 2.0)])
+    assert stated.constants() == (cx.SelfConcordance(1.0, 2.0),)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

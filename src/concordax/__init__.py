@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from .laplace import class_probabilities as class_probabilities
     from .laplace import posterior as posterior
     from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+    from .losses import CustomLoss as CustomLoss
+    from .losses import PerOutput as PerOutput
+    from .losses import PoissonDeviance as PoissonDeviance
     from .losses import PseudoHuberLoss as PseudoHuberLoss
+    from .losses import QuantileLoss as QuantileLoss
     from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
     from .losses import SquaredError as SquaredError
     from .models import MLP as MLP
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from .penalties import GroupLasso as GroupLasso
     from .proximal import ProximalStep as ProximalStep
     from .regularizers import L2 as L2
+    from .regularizers import CustomRegularizer as CustomRegularizer
     from .regularizers import Elastic as Elastic
     from .regularizers import GroupPseudoHuber as GroupPseudoHuber
     from .regularizers import HyperbolicEntropy as HyperbolicEntropy
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     from .regularizers import SmoothBox as SmoothBox
     from .regularizers import Sum as Sum
     from .self_concordance import SelfConcordance as SelfConcordance
+    from .self_concordance import tightest as tightest
+    from .self_concordance import verify as verify
     from .solvers import Auto as Auto
     from .solvers import Dual as Dual
     from .solvers import NystromCG as NystromCG
@@ -66,13 +73,23 @@ _NAMES = {
     "groups": ("Groups",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
-    "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
+    "losses": (
+        "BinaryCrossEntropy",
+        "CustomLoss",
+        "PerOutput",
+        "PoissonDeviance",
+        "PseudoHuberLoss",
+        "QuantileLoss",
+        "SoftmaxCrossEntropy",
+        "SquaredError",
+    ),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("ggn_score",),
     "penalties": ("L1", "Box", "GroupLasso"),
     "proximal": ("ProximalStep",),
     "regularizers": (
         "L2",
+        "CustomRegularizer",
         "Elastic",
         "GroupPseudoHuber",
         "HyperbolicEntropy",
@@ -83,7 +100,7 @@ _NAMES = {
         "SmoothBox",
         "Sum",
     ),
-    "self_concordance": ("SelfConcordance",),
+    "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),
     "strength": ("AnnealedStrength", "FixedStrength"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ._checks import check_classes, check_data, check_training_options
+from ._checks import check_data, check_training_options
 from ._status import RunStatus
 from ._types import Batch
 from .batches import Batches
@@ -109,15 +109,15 @@ def train(
     """
     algorithm = make_algorithm(model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping)
     check_training_options(max_steps, tolerance, batch_size, key)
-    check_data(loss, *data, weights)
+    check_data(*data, weights)
     batch = algorithm.batch(params, *data, weights)
-    check_classes(loss, data[1], batch.targets.shape[1])
+    loss.check(np.asarray(data[1]), batch.targets.shape[1])
     held_out = None
     if validation is not None:
         inputs, targets, *rest = validation
-        check_data(loss, inputs, targets, *(rest or [None]))
+        check_data(inputs, targets, *(rest or [None]))
         held_out = algorithm.batch(params, inputs, targets, *rest)
-        check_classes(loss, targets, held_out.targets.shape[1])
+        loss.check(np.asarray(targets), held_out.targets.shape[1])
     batches = Batches(batch, batch_size, key)
     adaptive = algorithm.strength.is_adaptive
     if adaptive and not batches.full:

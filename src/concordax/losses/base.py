@@ -7,25 +7,36 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import AbstractHessianFactor
 
 
 class AbstractLoss(eqx.Module):
-    """Loss of one example as a function of its outputs; methods act on n rows at once.
-
-    `estimates_noise` is True when ℓ/σ² is a negative log likelihood with an unknown variance σ², `is_quadratic` when it
-    is that of a Gaussian.
-    """
+    """Loss of one example as a function of its outputs; methods act on n rows at once."""
 
     name: ClassVar[str]
-    estimates_noise: ClassVar[bool] = False
-    is_quadratic: ClassVar[bool] = False
+    takes_labels: ClassVar[bool] = False
+    """Whether one column of whole numbers may stand for the targets of all outputs."""
+
+    @property
+    def estimates_noise(self) -> bool:
+        """Whether ℓ/σ² is a negative log likelihood with an unknown variance σ²."""
+        return False
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether it is that of a Gaussian."""
+        return False
 
     @abstractmethod
     def encode(self, targets: Array, outputs: int) -> Array:
         """Targets as an array [n, outputs] that the other methods take; raises ValueError on a shape that cannot be."""
+
+    def check(self, targets: np.ndarray, outputs: int) -> None:
+        """Raises ValueError for finite targets that the loss has no meaning for; called before anything is compiled."""
+        del targets, outputs
 
     @abstractmethod
     def value(self, outputs: Float[Array, "n c"], targets: Float[Array, "n c"]) -> Float[Array, " n"]:

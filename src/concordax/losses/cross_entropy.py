@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import DiagonalFactor, SoftmaxFactor
@@ -25,6 +26,7 @@ class SoftmaxCrossEntropy(AbstractLoss):
     """
 
     name: ClassVar[str] = "softmax cross-entropy"
+    takes_labels: ClassVar[bool] = True
 
     def encode(self, targets: Array, outputs: int) -> Array:
         """Integer labels [n] become one-hot rows; probabilities [n, outputs] (rows that sum to 1) are kept."""
@@ -36,6 +38,23 @@ class SoftmaxCrossEntropy(AbstractLoss):
                 f"{targets.shape}, dtype {targets.dtype}. Use labels 0..{outputs - 1} as integers."
             )
         return targets
+
+    def check(self, targets, outputs):
+        """Labels of classes that the model has, or rows of probabilities."""
+        if targets.min() < 0:
+            raise ValueError(f"`SoftmaxCrossEntropy` needs labels or probabilities from 0 up; got {targets.min():g}.")
+        if targets.ndim == 1 and targets.max() >= outputs:
+            raise ValueError(
+                f"`SoftmaxCrossEntropy` needs labels 0..{outputs - 1} for a model with {outputs} outputs; the largest "
+                f"label is {targets.max()}. Encode the labels as consecutive whole numbers, or give the model more "
+                "outputs."
+            )
+        if targets.ndim == 2 and not np.allclose(targets.sum(axis=1), 1, atol=1e-4):
+            worst = int(np.argmax(np.abs(targets.sum(axis=1) - 1)))
+            raise ValueError(
+                f"`SoftmaxCrossEntropy` needs probabilities that sum to 1 in each row; row {worst} sums to "
+                f"{targets[worst].sum():g}. Divide each row by its sum, or pass integer labels."
+            )
 
     def value(self, outputs, targets):
         """−Σ_k y_k log P_k."""
@@ -84,6 +103,15 @@ class BinaryCrossEntropy(AbstractLoss):
     def encode(self, targets: Array, outputs: int) -> Array:
         """Targets [n] or [n, outputs] in [0, 1], booleans allowed."""
         return as_columns(targets, outputs, "BinaryCrossEntropy")
+
+    def check(self, targets, outputs):
+        """Targets from 0 to 1."""
+        del outputs
+        if targets.min() < 0 or targets.max() > 1:
+            raise ValueError(
+                f"`BinaryCrossEntropy` needs targets in [0, 1]; got {targets.min():g} to {targets.max():g}. "
+                "Encode the two classes as 0 and 1."
+            )
 
     def value(self, outputs, targets):
         """Returns log(1 + e^o) − y o, summed over the outputs."""

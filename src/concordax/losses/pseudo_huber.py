@@ -34,7 +34,6 @@ class PseudoHuberLoss(AbstractLoss):
     """
 
     name: ClassVar[str] = "pseudo-Huber"
-    estimates_noise: ClassVar[bool] = True
     scale: float = eqx.field(static=True)
 
     def __init__(self, scale: float):
@@ -44,6 +43,11 @@ class PseudoHuberLoss(AbstractLoss):
                 "target counts as an outlier, in units of the targets."
             )
         self.scale = float(scale)
+
+    @property
+    def estimates_noise(self):
+        """True."""
+        return True
 
     def encode(self, targets: Array, outputs: int) -> Array:
         """Targets [n] or [n, outputs] of real numbers."""

@@ -20,8 +20,16 @@ class SquaredError(AbstractLoss):
     """
 
     name: ClassVar[str] = "squared error"
-    estimates_noise: ClassVar[bool] = True
-    is_quadratic: ClassVar[bool] = True
+
+    @property
+    def estimates_noise(self):
+        """True."""
+        return True
+
+    @property
+    def is_quadratic(self):
+        """True."""
+        return True
 
     def encode(self, targets: Array, outputs: int) -> Array:
         """Targets [n] or [n, outputs] of real numbers."""

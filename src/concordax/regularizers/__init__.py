@@ -3,6 +3,7 @@
 from .base import AbstractRegularizer as AbstractRegularizer
 from .base import Sum as Sum
 from .box import SmoothBox as SmoothBox
+from .custom import CustomRegularizer as CustomRegularizer
 from .group import GroupPseudoHuber as GroupPseudoHuber
 from .l2 import L2 as L2
 from .per_parameter import PerParameter as PerParameter

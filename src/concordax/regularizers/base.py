@@ -1,7 +1,7 @@
 """What a regularizer is: a generalised self-concordant g with value, gradient, Hessian as a metric, constants (M, ν).
 
-Sums are part of it, `0.1 * PseudoHuber(1.0) + L2()`. None knows the strength τ, which multiplies once, in `system.py`; a
-weight within a sum is part of g.
+Sums are part of it, `0.1 * PseudoHuber(1.0) + L2()`. None knows the strength τ, which multiplies once, in `system.py`;
+a weight within a sum is part of g.
 """
 
 import functools
