@@ -61,6 +61,31 @@ class GGNState(NamedTuple):
     info: StepInfo
 
 
+def local_problem(
+    problem: Problem,
+    flat: Float[Array, " p"],
+    batch: Batch,
+    prepared: AbstractPrepared,
+    strength: Float[Array, ""],
+    damping: float,
+) -> LocalProblem:
+    """What a step rule sees of a problem at a point."""
+    system = prepared.system
+    return LocalProblem(
+        flat=flat,
+        system=system,
+        prepared=prepared,
+        loss_function=problem.loss,
+        regularizer=problem.regularizer,
+        strength=strength,
+        damping=damping,
+        loss=system.loss,
+        objective=system.loss + strength * system.penalty,
+        objective_at=lambda trial: problem.objective(trial, batch, strength),
+        bend_along=lambda direction: problem.bend(flat, batch, direction),
+    )
+
+
 class Algorithm(eqx.Module):
     """A choice of parts, as a value: equal choices share one compiled program."""
 
@@ -74,7 +99,8 @@ class Algorithm(eqx.Module):
 
     def init(self, params: PyTree) -> GGNState:
         """The state before the first step."""
-        dtype = ravel_pytree(params)[0].dtype
+        flat = ravel_pytree(params)[0]
+        dtype = flat.dtype
         nan = jnp.full((), jnp.nan, dtype)
         zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
@@ -83,7 +109,7 @@ class Algorithm(eqx.Module):
         no = jnp.zeros((), bool)
         flags = {"solver_converged": ~no, "handed_over": no, "accepted": no}
         info = StepInfo(**floats | counts | flags)
-        return GGNState(zero, self.step.init(dtype), strength, info)
+        return GGNState(zero, self.step.init(flat), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
@@ -92,17 +118,7 @@ class Algorithm(eqx.Module):
             system = prepared.system
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
-            local = LocalProblem(
-                flat=flat,
-                system=system,
-                prepared=prepared,
-                regularizer=self.regularizer,
-                strength=tau,
-                damping=self.damping,
-                loss=system.loss,
-                objective=system.loss + tau * system.penalty,
-                objective_at=lambda trial: problem.objective(trial, batch, tau),
-            )
+            local = local_problem(problem, flat, batch, prepared, tau, self.damping)
             outcome, rule = self.step.take(local, state.rule)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
         status = outcome.status.astype(state.info.status.dtype)

@@ -1,5 +1,7 @@
 """Step rules, one a file."""
 
+from .backtracking import Backtracking as Backtracking
+from .barzilai_borwein import BarzilaiBorwein as BarzilaiBorwein
 from .base import AbstractStep as AbstractStep
 from .base import LocalProblem as LocalProblem
 from .base import Solves as Solves
@@ -8,3 +10,4 @@ from .base import no_solves as no_solves
 from .base import start_is_finite as start_is_finite
 from .fixed import FixedStep as FixedStep
 from .published import PublishedStep as PublishedStep
+from .self_concordant import SelfConcordantStep as SelfConcordantStep
