@@ -34,12 +34,14 @@ class BarzilaiBorwein(AbstractStep):
     quotient ‖s‖²/sᵀy; for a direction that is already scaled by B⁻¹ that one has the wrong units. The other quotient,
     sᵀy/‖y‖²_{B⁻¹}, would need a second solve; this one needs one product with W.
 
-    A trial is taken when F falls enough below the largest of the last `memory` objectives, else halved: F may rise for
-    a while, but not for good. The first step is the full one, as is one after a refusal; α stays within 0.01 and 10,
-    and is 10 where the curvature was not positive. Full batches only: objectives of different rows do not compare.
+    A trial is taken when F falls enough below the largest of the last `memory` objectives, else halved. With 1, the
+    default, F never rises; with more it may for a while, as gradient descent with such steps needs it to: here it does
+    not help, since the metric has removed the narrow valleys. The first step is the full one, as is one after a
+    refusal; α stays within 0.01 and 10, and is 10 where the curvature was not positive. A memory is for full batches:
+    objectives of different rows do not compare.
 
     Args:
-        memory: objectives a trial is compared with; 1 never lets F rise.
+        memory: objectives a trial is compared with.
         max_trials: trials a step before it is given up and the parameters stay.
 
     Raises:
@@ -62,7 +64,7 @@ class BarzilaiBorwein(AbstractStep):
     memory: int = eqx.field(static=True)
     max_trials: int = eqx.field(static=True)
 
-    def __init__(self, memory: int = 5, *, max_trials: int = 30):
+    def __init__(self, memory: int = 1, *, max_trials: int = 30):
         check_trials("BarzilaiBorwein", "memory", memory)
         check_trials("BarzilaiBorwein", "max_trials", max_trials)
         self.memory, self.max_trials = memory, max_trials

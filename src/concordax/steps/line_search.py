@@ -60,21 +60,55 @@ def backtrack(
     return jax.lax.while_loop(more, attempt, start)
 
 
-def extend(local: LocalProblem, solution: Solution, search: Search, max_doublings: int) -> Search:
-    """Doubles an accepted step while F falls: the last size that lowered it is kept."""
+class _Extension(NamedTuple):
+    """The longest step that fell, with its neighbors: the one before it and the last tried, each as (size, F)."""
 
-    def attempt(carry: tuple[Search, Array, Array]) -> tuple[Search, Array, Array]:
-        search, tried, _ = carry
-        size = 2 * search.size
+    search: Search
+    shorter: tuple[Float[Array, ""], Float[Array, ""]]
+    longer: tuple[Float[Array, ""], Float[Array, ""]]
+    doublings: Int[Array, ""]
+    falls: Bool[Array, ""]
+
+
+def extend(local: LocalProblem, solution: Solution, search: Search, max_doublings: int) -> Search:
+    """Doubles an accepted step while F falls, then tries the lowest point of the parabola through the last three.
+
+    On the way it stops at 1, the full step. Whatever is kept lowered F.
+    """
+
+    def tried(search: Search, size: Array) -> tuple[Search, Array, Array]:
+        """The better of a search and one more trial, the objective of the trial, and whether it was the better one."""
         objective, loss = local.objective_at(local.flat + size * solution.direction)
         # Not finite is not less.
         falls = objective < search.objective
-        longer = search._replace(size=size, objective=objective, loss=loss)
-        kept = jax.tree.map(lambda new, old: jnp.where(falls, new, old), longer, search)
-        return kept._replace(attempts=search.attempts + 1), tried + 1, falls
+        trial = search._replace(size=size, objective=objective, loss=loss)
+        better = jax.tree.map(lambda new, old: jnp.where(falls, new, old), trial, search)
+        return better._replace(attempts=search.attempts + 1), objective, falls
 
-    start = (search, jnp.zeros((), int), search.accepted)
-    return jax.lax.while_loop(lambda carry: carry[2] & (carry[1] < max_doublings), attempt, start)[0]
+    def double(last: _Extension) -> _Extension:
+        now = last.search
+        size = jnp.where((now.size < 1) & (now.size > 0.5), 1.0, 2 * now.size).astype(now.size.dtype)
+        better, objective, falls = tried(now, size)
+        shorter = jax.tree.map(lambda new, old: jnp.where(falls, new, old), (now.size, now.objective), last.shorter)
+        return _Extension(better, shorter, (size, objective), last.doublings + 1, falls)
+
+    nothing = (jnp.zeros_like(search.size), local.objective)
+    start = _Extension(search, nothing, (search.size, search.objective), jnp.zeros((), int), search.accepted)
+    end = jax.lax.while_loop(lambda last: last.falls & (last.doublings < max_doublings), double, start)
+    lowest, inside = _parabola(end.shorter, (end.search.size, end.search.objective), end.longer)
+    # A loop of at most one round, not a cond: see linalg.py.
+    return jax.lax.while_loop(
+        lambda carry: carry[1], lambda carry: (tried(carry[0], lowest)[0], ~carry[1]), (end.search, inside)
+    )[0]
+
+
+def _parabola(low: tuple, middle: tuple, high: tuple) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """Where the parabola through three points (size, F) is lowest, and whether that is between the outer two."""
+    (a, left), (b, bottom), (c, right) = low, middle, high
+    rise, fall = (b - a) * (right - bottom), (c - b) * (left - bottom)
+    bent = jnp.isfinite(right) & (right > bottom) & (rise + fall > 0)
+    lowest = b + 0.5 * ((c - b) * fall - (b - a) * rise) / jnp.where(bent, rise + fall, 1.0)
+    return lowest, bent & (lowest > a) & (lowest < c)
 
 
 def outcome(local: LocalProblem, solution: Solution, search: Search) -> StepOutcome:
