@@ -297,11 +297,15 @@ def test_says_why_nothing_was_done(rule):
     # At the minimum, found by Newton's method in NumPy.
     for _ in range(30):
         theta = theta + _newton("binary", helpers.REFERENCE_REGULARIZERS["l2"], inputs, targets, theta, 0.1)[0][:, None]
-    near = jnp.asarray(theta * (1 + 1e-12))
-    _, state = update(algorithm.init(near), near, algorithm.batch(near, inputs, targets))
-    assert int(state.info.status) in (cx.StepStatus.STATIONARY, cx.StepStatus.ACCEPTED)
-    assert float(state.info.new_objective) <= float(state.info.objective)
-    assert float(state.info.step_size) <= 2
+    found = set()
+    for offset in np.linspace(-1e-12, 1e-12, 9):
+        near = jnp.asarray(theta * (1 + offset))
+        _, state = update(algorithm.init(near), near, algorithm.batch(near, inputs, targets))
+        found.add(int(state.info.status))
+        assert float(state.info.new_objective) <= float(state.info.objective)
+    # Where rounding happens to show a gain, it is taken; nothing is ever refused there.
+    assert cx.StepStatus.STATIONARY in found
+    assert found <= {cx.StepStatus.STATIONARY, cx.StepStatus.ACCEPTED}
     # Rows that cannot be used.
     for value in (np.nan, np.inf):
         spoiled = np.where(np.arange(ROWS)[:, None] == 3, value, inputs)

@@ -38,8 +38,8 @@ class SelfConcordantStep(AbstractStep):
     most αh(α)/2. On other models the constants say nothing about the bending of the model itself: a step that does
     not gain is halved until one does.
 
-    Slopes Jδ could be bounded by leverages and λ, as the theory does, without knowing δ. The exact ones cost one
-    product with J beside the solve, and are smaller by the square root of the number of parameters or so.
+    Slopes Jδ could be bounded by the leverages of the rows and λ, as the theory does, before δ is known. Here it is
+    known: the exact slopes cost one product with J beside the solve, and a bound on them can only be larger.
 
     Args:
         doubling: whether a step is doubled while F falls, beyond 1 too: each doubling costs a forward pass.
