@@ -56,8 +56,11 @@ if TYPE_CHECKING:
     from .solvers import Primal as Primal
     from .solvers import Solution as Solution
     from .solvers import StructuredCG as StructuredCG
+    from .steps import Backtracking as Backtracking
+    from .steps import BarzilaiBorwein as BarzilaiBorwein
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
+    from .steps import SelfConcordantStep as SelfConcordantStep
     from .strength import AnnealedStrength as AnnealedStrength
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
@@ -102,7 +105,7 @@ _NAMES = {
     ),
     "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
-    "steps": ("FixedStep", "PublishedStep"),
+    "steps": ("Backtracking", "BarzilaiBorwein", "FixedStep", "PublishedStep", "SelfConcordantStep"),
     "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),
     "trust_region": ("TrustRegion",),

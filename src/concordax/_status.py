@@ -22,7 +22,10 @@ class StepStatus(IntEnum):
 _STEP_MESSAGES = {
     StepStatus.ACCEPTED: "The step was taken.",
     StepStatus.STATIONARY: "The model promises less than rounding can show: the parameters are stationary.",
-    StepStatus.REJECTED: "No trial lowered the objective, up to the largest damping tried; the parameters stay.",
+    StepStatus.REJECTED: (
+        "No trial lowered the objective, up to the largest damping or down to the shortest step tried; the parameters "
+        "stay."
+    ),
     StepStatus.NONFINITE_TRIAL: "The trial point had a non-finite objective; the parameters stay. Use TrustRegion().",
     StepStatus.NONFINITE_START: (
         "The objective or the Jacobian is not finite at the present parameters; the parameters stay. Causes: "

@@ -21,7 +21,7 @@ from .regularizers import AbstractRegularizer
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractAdaptiveStrength, AbstractStrength, StrengthState, as_strength
-from .system import Problem, build_system, make_batch
+from .system import Problem, System, build_system, make_batch
 from .trust_region import TrustRegion
 
 
@@ -64,6 +64,40 @@ class GGNState(NamedTuple):
     info: StepInfo
 
 
+def local_problem(
+    problem: Problem,
+    flat: Float[Array, " p"],
+    batch: Batch,
+    prepared: AbstractPrepared,
+    strength: Float[Array, ""],
+    damping: float,
+    *,
+    step: AbstractStep,
+    prepare: Callable[[System], AbstractPrepared],
+) -> LocalProblem:
+    """What a step rule sees of a problem at a point, with what the rule itself adds to the objective."""
+    system = prepared.system
+
+    def objective_at(trial):
+        objective, loss = problem.objective(trial, batch, strength)
+        return objective + strength * step.penalty_value(trial), loss
+
+    return LocalProblem(
+        flat=flat,
+        system=system,
+        prepared=prepared,
+        loss_function=problem.loss,
+        regularizer=problem.regularizer,
+        strength=strength,
+        damping=damping,
+        loss=system.loss,
+        objective=system.loss + strength * (system.penalty + step.penalty_value(flat)),
+        objective_at=objective_at,
+        prepare=prepare,
+        bend_along=lambda direction: problem.bend(flat, batch, direction),
+    )
+
+
 class Algorithm(eqx.Module):
     """A choice of parts, as a value: equal choices share one compiled program."""
 
@@ -77,7 +111,8 @@ class Algorithm(eqx.Module):
 
     def init(self, params: PyTree) -> GGNState:
         """The state before the first step."""
-        dtype = ravel_pytree(params)[0].dtype
+        flat = ravel_pytree(params)[0]
+        dtype = flat.dtype
         nan = jnp.full((), jnp.nan, dtype)
         zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
@@ -86,7 +121,7 @@ class Algorithm(eqx.Module):
         no = jnp.zeros((), bool)
         flags = {"solver_converged": ~no, "handed_over": no, "accepted": no}
         info = StepInfo(**floats | counts | flags)
-        return GGNState(zero, self.step.init(dtype), strength, info)
+        return GGNState(zero, self.step.init(flat), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
@@ -95,23 +130,8 @@ class Algorithm(eqx.Module):
             system = prepared.system
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
-
-            def objective_at(trial):
-                objective, loss = problem.objective(trial, batch, tau)
-                return objective + tau * self.step.penalty_value(trial), loss
-
-            local = LocalProblem(
-                flat=flat,
-                system=system,
-                prepared=prepared,
-                regularizer=self.regularizer,
-                strength=tau,
-                damping=self.damping,
-                loss=system.loss,
-                objective=system.loss + tau * (system.penalty + self.step.penalty_value(flat)),
-                objective_at=objective_at,
-                prepare=self.solver.resolve(self.shape(params, batch)).prepare,
-            )
+            prepare = self.solver.resolve(self.shape(params, batch)).prepare
+            local = local_problem(problem, flat, batch, prepared, tau, self.damping, step=self.step, prepare=prepare)
             outcome, rule = self.step.take(local, state.rule)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
         status = outcome.status.astype(state.info.status.dtype)

@@ -190,9 +190,9 @@ class ProximalStep(AbstractStep):
             raise TypeError(f"`ProximalStep(step={step!r})`: must be another step rule, as cx.TrustRegion().")
         self.penalty, self.step = penalty, step
 
-    def init(self, dtype):
+    def init(self, like):
         """That of the inner rule."""
-        return self.step.init(dtype)
+        return self.step.init(like)
 
     def penalty_value(self, flat):
         """R(θ)."""

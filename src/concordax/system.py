@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._types import Batch
-from .jacobians import AbstractJacobian, linearize
+from .jacobians import AbstractJacobian, linearize, second_derivative
 from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .metrics import AbstractMetric
@@ -36,6 +36,11 @@ class Problem(eqx.Module):
         """F(θ), and the loss in it."""
         loss = data_loss(self.loss, self.outputs(flat, batch.inputs), batch)
         return loss + strength * self.regularizer.value(flat), loss
+
+    def bend(self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"]) -> Float[Array, "n k"]:
+        """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are."""
+        outputs, second = second_derivative(lambda at: self.outputs(at, batch.inputs), flat, direction)
+        return _whitening(self.loss, outputs, batch)(second)
 
 
 def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
@@ -72,13 +77,8 @@ class System(eqx.Module):
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
     """Linearises the model and collects loss and regularizer at `flat`."""
     outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
-    factor = problem.loss.hessian_factor(outputs, batch.targets)
     scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
-
-    def rowwise(x: Array) -> Array:
-        rows = scale.reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.where(rows > 0, rows * factor.transpose_mv(x), 0.0)
-
+    rowwise = _whitening(problem.loss, outputs, batch)
     residual = problem.loss.whitened_residual(outputs, batch.targets)
     identity = jnp.broadcast_to(jnp.eye(outputs.shape[1], dtype=flat.dtype), (*outputs.shape, outputs.shape[1]))
     whitening = rowwise(identity)
@@ -95,6 +95,18 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
         numbers=jnp.sum(batch.weights) * residual.shape[1],
         present=scale > 0,
     )
+
+
+def _whitening(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Callable[[Array], Array]:
+    """x [n, c, *d] to √(w/Σw) Sᵀ x a row, 0 where the weight is."""
+    factor = loss.hessian_factor(outputs, batch.targets)
+    scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
+
+    def rowwise(x: Array) -> Array:
+        rows = scale.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(rows > 0, rows * factor.transpose_mv(x), 0.0)
+
+    return rowwise
 
 
 def make_batch(loss: AbstractLoss, inputs, targets, weights, outputs: int, dtype) -> Batch:

@@ -6,3 +6,4 @@ from .dense import DenseJacobian as DenseJacobian
 from .implicit import ImplicitJacobian as ImplicitJacobian
 from .layered import LayeredJacobian as LayeredJacobian
 from .linearize import linearize as linearize
+from .second import second_derivative as second_derivative

@@ -53,8 +53,8 @@ class CustomRegularizer(AbstractSeparable):
             verdict = verify(function, constant, order)
             if not verdict:
                 raise ValueError(
-                    f"`CustomRegularizer(constants=...)`: ({constant:g}, {order:g}) does not hold; at t = {verdict.at:g} "
-                    f"the third derivative is {verdict.worst:.6g} times what it allows; see cx.tightest."
+                    f"`CustomRegularizer(constants=...)`: ({constant:g}, {order:g}) does not hold; at t = "
+                    f"{verdict.at:g} the third derivative is {verdict.worst:.6g} times what it allows; see cx.tightest."
                 )
 
     def kernel(self, t):

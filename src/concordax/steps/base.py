@@ -10,17 +10,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._status import StepStatus
+from ..losses import AbstractLoss
 from ..regularizers import AbstractRegularizer
 from ..solvers import AbstractPrepared, Solution, SolveStats
 from ..system import System
 
 
 class LocalProblem(NamedTuple):
-    """What a rule may look at: the point, its linearised system, and (objective, loss) anywhere."""
+    """What a rule may look at: the point, its linearised system, and (objective, loss) anywhere.
+
+    `bend_along` gives the whitened second derivative of the outputs along a direction.
+    """
 
     flat: Float[Array, " p"]
     system: System
     prepared: AbstractPrepared
+    loss_function: AbstractLoss
     regularizer: AbstractRegularizer
     strength: Float[Array, ""]
     damping: float
@@ -28,6 +33,7 @@ class LocalProblem(NamedTuple):
     objective: Float[Array, ""]
     objective_at: Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, ""]]]
     prepare: Callable[[System], AbstractPrepared]
+    bend_along: Callable[[Float[Array, " p"]], Float[Array, "n k"]]
 
 
 class Solves(NamedTuple):
@@ -72,8 +78,8 @@ class AbstractStep(eqx.Module):
     """A step rule with a state of its own."""
 
     @abstractmethod
-    def init(self, dtype) -> Any:
-        """The state before the first step."""
+    def init(self, like: Float[Array, " p"]) -> Any:
+        """The state before the first step, for flat parameters like these."""
 
     @abstractmethod
     def take(self, local: LocalProblem, state: Any) -> tuple[StepOutcome, Any]:
