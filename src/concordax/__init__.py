@@ -8,8 +8,13 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from ._status import RunStatus as RunStatus
     from ._status import StepStatus as StepStatus
+    from .compaction import Compacted as Compacted
+    from .compaction import compact as compact
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
+    from .diagnosis import Diagnosis as Diagnosis
+    from .diagnosis import Finding as Finding
+    from .diagnosis import explain as explain
     from .evidence import Evidence as Evidence
     from .history import TrainResult as TrainResult
     from .laplace import Posterior as Posterior
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from .optimizer import direction as direction
     from .optimizer import ggn_score as ggn_score
     from .optimizer import objective as objective
+    from .path import StrengthPath as StrengthPath
+    from .path import strength_path as strength_path
     from .regularizers import L2 as L2
     from .regularizers import PseudoHuber as PseudoHuber
     from .self_concordance import SelfConcordance as SelfConcordance
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
     from .solvers import Primal as Primal
     from .solvers import Solution as Solution
     from .solvers import StructuredCG as StructuredCG
+    from .sparse import Sparsity as Sparsity
+    from .sparse import sparsity as sparsity
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
     from .strength import AnnealedStrength as AnnealedStrength
@@ -46,16 +55,20 @@ if TYPE_CHECKING:
 # second, for which `concordax --help` and a file that only names the package need not wait.
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
+    "compaction": ("Compacted", "compact"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
+    "diagnosis": ("Diagnosis", "Finding", "explain"),
     "evidence": ("Evidence",),
     "history": ("TrainResult",),
     "laplace": ("Posterior", "class_probabilities", "posterior"),
     "losses": ("BinaryCrossEntropy", "PseudoHuberLoss", "SoftmaxCrossEntropy", "SquaredError"),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("direction", "ggn_score", "objective"),
+    "path": ("StrengthPath", "strength_path"),
     "regularizers": ("L2", "PseudoHuber"),
     "self_concordance": ("SelfConcordance",),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
+    "sparse": ("Sparsity", "sparsity"),
     "steps": ("FixedStep", "PublishedStep"),
     "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),
