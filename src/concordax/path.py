@@ -43,7 +43,7 @@ class StrengthPath(NamedTuple):
     def counts(self) -> dict[str, Int[np.ndarray, " k"]]:
         """By name: nonzero parameters, those holding 99.9 % of the ℓ1 norm, active units and inputs of a network."""
         counts = {
-            "nonzero": [each.nonzeros for each in self.sparsity],
+            "nonzeros": [each.nonzeros for each in self.sparsity],
             "hold 99.9 %": [each.holding for each in self.sparsity],
             "units": [each.active_units for each in self.sparsity],
             "inputs": [each.active_inputs for each in self.sparsity],

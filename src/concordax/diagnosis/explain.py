@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .._status import RunStatus
 from ..history import RunSetup, TrainResult
 from . import course, solution
@@ -61,5 +63,7 @@ def explain_fit(
     params: Any, strength: float, status: RunStatus, history: Mapping[str, Any], setup: RunSetup
 ) -> Diagnosis:
     """The same from the parts of a result, for those who keep parts alone."""
-    facts = gather(params, strength, status, history, setup)
-    return Diagnosis(finding for signature in _SIGNATURES for finding in signature(facts))
+    # Runs that went wrong hold numbers whose squares overflow.
+    with np.errstate(all="ignore"):
+        facts = gather(params, strength, status, history, setup)
+        return Diagnosis([finding for signature in _SIGNATURES for finding in signature(facts)])

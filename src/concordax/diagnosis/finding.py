@@ -33,9 +33,14 @@ class Finding(NamedTuple):
     meaning: str
     change: str
 
+    @property
+    def numbers(self) -> dict[str, str]:
+        """The evidence as it is shown, to three digits."""
+        return {name: _number(value) for name, value in self.evidence.items()}
+
     def __str__(self) -> str:
         """Four lines or more."""
-        numbers = ", ".join(f"{name} {_number(value)}" for name, value in self.evidence.items())
+        numbers = ", ".join(f"{name} {value}" for name, value in self.numbers.items())
         parts = [f"({numbers})"] * bool(numbers) + [self.meaning, f"→ {self.change}"]
         lines = [f"{self.severity.name.lower()}: {self.name}"]
         return "\n".join([*lines, *(textwrap.indent(textwrap.fill(part, _WIDTH), "  ") for part in parts)])

@@ -43,8 +43,10 @@ def scales_of_inputs(facts: Facts) -> Iterator[Finding]:
     """Inputs of very different, or very large, scales."""
     if facts.inputs is None or not np.isfinite(facts.inputs).all():
         return
-    sizes = np.sqrt(np.mean(facts.inputs**2, axis=0))
-    sizes = sizes[sizes > 0]
+    largest = np.abs(facts.inputs).max(axis=0)
+    varied = facts.inputs[:, largest > 0] / largest[largest > 0]
+    # Squares of numbers of at most one: those of the inputs themselves may overflow.
+    sizes = largest[largest > 0] * np.sqrt(np.mean(varied**2, axis=0))
     if not sizes.size or (sizes.max() <= _SCALES * sizes.min() and sizes.max() <= _UNSCALED):
         return
     yield Finding(
@@ -60,40 +62,43 @@ def scales_of_inputs(facts: Facts) -> Iterator[Finding]:
 def strength_too_large(facts: Facts) -> Iterator[Finding]:
     """A penalty that leaves the network no freedom."""
     spread, wanted = _spreads(facts)
-    gamma = _gamma(facts)
-    if not (spread <= _CONSTANT * wanted and _is_held(facts)):
+    if _is_adaptive(facts) or not spread <= _CONSTANT * wanted or not _is_held(facts):
         return
     evidence = {"strength": facts.strength, "spread of the outputs": spread, "of the targets": wanted}
-    evidence |= {} if gamma is None else {"effective parameters": gamma}
     if facts.system is not None:
+        evidence |= {"effective parameters": facts.system.gamma}
         evidence |= {f"at {FAR_SMALLER:g} of the strength": facts.system.gamma_far_smaller}
-    adaptive = facts.setup.algorithm.strength.is_adaptive
     yield Finding(
         "strength too large",
-        Severity.WARNING if adaptive else Severity.SERIOUS,
+        Severity.SERIOUS,
         evidence,
-        "The penalty holds the parameters: the outputs are the same for every row, whatever the inputs."
-        + (" The data chose the strength: they look like noise." if adaptive else ""),
-        "Lower the strength by factors of ten, or let the data choose: strength=Evidence()."
-        if not adaptive
-        else "Check that the inputs say something about the targets.",
+        "The penalty holds the parameters: the outputs are the same for every row, whatever the inputs.",
+        "Lower the strength by factors of ten, or let the data choose: strength=Evidence().",
     )
 
 
 def constant_outputs(facts: Facts) -> Iterator[Finding]:
-    """Outputs that are the same for all rows though the penalty leaves the parameters free."""
+    """Outputs that are the same for all rows though no penalty that was asked for makes them so."""
     spread, wanted = _spreads(facts)
-    if not spread <= _CONSTANT * wanted or _is_held(facts) or any(flat_gradient(facts)):
+    adaptive = _is_adaptive(facts)
+    if not spread <= _CONSTANT * wanted or (_is_held(facts) and not adaptive) or any(flat_gradient(facts)):
         return
     evidence = {"spread of the outputs": spread, "of the targets": wanted}
-    evidence |= {"median weight": float(np.median(np.abs(facts.flat)))}
+    evidence |= {"median weight": float(np.median(np.abs(facts.flat))), "strength": facts.strength}
     yield Finding(
         "constant outputs",
         Severity.SERIOUS,
         evidence,
-        "The outputs are the same for every row, and a smaller strength alone would not change that: the run has not "
-        "left its start, or stands where the weights are zero and each layer's gradient vanishes with the others'.",
-        "Start from model.init; on a path over strengths go from small to large; or see whether the inputs vary.",
+        "The outputs are the same for every row. "
+        + (
+            "The data chose the strength: to this network they look like noise."
+            if adaptive
+            else "A smaller strength alone would not change that: the run has not left its start, or stands where the "
+            "weights are zero and each layer's gradient vanishes with the others'."
+        ),
+        "See whether the inputs say anything about the targets; more rows may."
+        if adaptive
+        else "Start from model.init; on a path over strengths go from small to large; or see whether the inputs vary.",
     )
 
 
@@ -116,8 +121,8 @@ def strength_too_small(facts: Facts) -> Iterator[Finding]:
         "There are about as many effective parameters as numbers to fit: every row is met, its noise too."
         if full
         else "The validation loss fell and rose again: the network learns the training rows by heart.",
-        "Raise the strength by factors of ten, or let the data choose: strength=Evidence()."
-        + (" `best_params` are those of the lowest loss." if rose else " Data without noise may be met exactly."),
+        ("" if _is_adaptive(facts) else "Raise the strength by factors of ten, or let the data choose: Evidence(). ")
+        + ("`best_params` are those of the lowest loss." if rose else "Data without noise may be met exactly."),
     )
 
 
@@ -129,7 +134,9 @@ def smoothing(facts: Facts) -> Iterator[Finding]:
     sizes = np.abs(facts.flat)
     largest, median = float(sizes.max()), float(np.median(sizes))
     evidence = {"smoothing": smoothing, "largest weight": largest, "median weight": median}
-    if largest < _AS_L2 * smoothing:
+    spread, wanted = _spreads(facts)
+    # A network that is a constant has small weights for another reason.
+    if largest < _AS_L2 * smoothing and spread > _CONSTANT * wanted:
         yield Finding(
             "smoothing above the weights",
             Severity.NOTE,
@@ -177,6 +184,10 @@ def digits(facts: Facts) -> Iterator[Finding]:
         if facts.eps > 1e-12
         else "Use a larger strength: this one is below the rounding of float64.",
     )
+
+
+def _is_adaptive(facts: Facts) -> bool:
+    return facts.setup.algorithm.strength.is_adaptive
 
 
 def _is_held(facts: Facts) -> bool:
