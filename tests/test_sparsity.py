@@ -49,6 +49,7 @@ def test_compacted_predicts_the_same_and_cannot_be_compacted_more(name, seed):
     np.testing.assert_allclose(
         reference(small.params, small.model, inputs[:, small.inputs]), expected, rtol=0, atol=1e-12
     )
+    np.testing.assert_allclose(jax.jit(small)(jnp.asarray(inputs)), expected, rtol=0, atol=1e-12)
     again = cx.compact(small.model, small.params)
     assert again.model == small.model
     for one, other in zip(jax.tree.leaves(again.params), jax.tree.leaves(small.params), strict=True):

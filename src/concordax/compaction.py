@@ -1,6 +1,7 @@
 """The smaller dense network that computes the same: hidden units and inputs that cannot matter are taken out."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from .models import MLP, DenseLayer, Layers, TwoLayer, activation_function
 from .sparse import zero_limit
 
 
-class Compacted(NamedTuple):
+# Compared by identity, and so fit to be a function that `jax.jit` takes.
+@dataclass(frozen=True, eq=False)
+class Compacted:
     """A smaller network and where its parts stood in the larger one; called on the larger one's inputs.
 
     Attributes:
@@ -25,7 +28,7 @@ class Compacted(NamedTuple):
     model: TwoLayer | MLP
     params: Layers
     inputs: Int[np.ndarray, " kept"]
-    units: tuple[Int[np.ndarray, " kept"], ...]
+    units: tuple[np.ndarray, ...]
     of: int
 
     def __call__(self, inputs: Float[Array, "n d"]) -> Float[Array, "n c"]:
