@@ -87,11 +87,12 @@ def test_same_columns_with_different_targets():
 
 def test_columns_that_say_nothing_or_the_same():
     frame = sound().assign(
-        one=1.0, text="a", empty=np.nan, mm=lambda frame: 1000 * frame["z"], town=lambda frame: frame["city"],
+        one=1.0, again=1.0, text="a", empty=np.nan, mm=lambda frame: 1000 * frame["z"],
+        town=lambda frame: frame["city"],
         name=[f"person {i}" for i in range(80)],
     )  # fmt: skip
     found = check(frame)
-    assert found["constant columns"].evidence == {"columns": "'one', 'text'"}
+    assert found["constant columns"].evidence == {"columns": "'one', 'again', 'text'"}
     assert found["duplicate columns"].evidence == {"columns": "'mm = z', 'town = city'"}
     assert "names or free text" in found["columns left out"].meaning
     assert "has no values" in found["columns left out"].meaning
@@ -100,7 +101,8 @@ def test_columns_that_say_nothing_or_the_same():
 
 
 def test_wildly_different_scales():
-    found = check(sound().assign(z=lambda frame: 1e8 * frame["z"]))["wildly different scales"]
+    assert "wildly different scales" not in check(sound().assign(z=lambda frame: 1e4 * frame["z"]))
+    found = check(sound().assign(z=lambda frame: 1e5 * frame["z"]))["wildly different scales"]
     assert list(found.evidence) == ["standard deviation of 'z'", "of 'x'"]
     assert found.evidence["of 'x'"] == pytest.approx(sound()["x"].std(ddof=0))
 
