@@ -8,7 +8,7 @@ import pytest
 
 from concordax import console
 from concordax.diagnosis import Diagnosis, Finding, Severity
-from test_cli import run
+from test_cli import BAD_TABLES, run
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,15 @@ def test_a_mistake_gives_one_paragraph_and_exit_code_2(folder, arguments, messag
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_gives_findings_and_one_paragraph(tmp_path, name):
+    content, code, message = BAD_TABLES[name]
+    (tmp_path / "t.csv").write_text(content)
+    result = run("doctor", tmp_path / "t.csv", "--target", "y")
+    assert result.exit_code == code, result.output
+    assert re.fullmatch(rf"Error: .*{message}.*\n", result.stderr)
 
 
 def test_findings_are_printed_as_they_are(capsys):
