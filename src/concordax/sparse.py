@@ -87,7 +87,7 @@ def sparsity(model: Callable, params: PyTree, *, share: float = 0.999, tolerance
     Raises:
         ValueError: for a number out of range, or parameters that are not finite or none.
 
-    Source: arXiv 2404.14875, Section 5, for the count of what holds 99.9 % of ‖θ‖₁.
+    Source: arXiv 2404.14875 counts what holds 99.9 % of ‖θ‖₁.
 
     Example:
         >>> import jax.numpy as jnp
