@@ -22,6 +22,7 @@ NEEDED_BY = {
         "summary",
         "workflow",
         "experiments",
+        "table_checks",
     ),
     "platformdirs": ("compilation_cache",),
     "skops": ("persistence",),

@@ -8,8 +8,13 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from ._status import RunStatus as RunStatus
     from ._status import StepStatus as StepStatus
+    from .compaction import Compacted as Compacted
+    from .compaction import compact as compact
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
+    from .diagnosis import Diagnosis as Diagnosis
+    from .diagnosis import Finding as Finding
+    from .diagnosis import explain as explain
     from .evaluate import direction as direction
     from .evaluate import kkt_residual as kkt_residual
     from .evaluate import objective as objective
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
     from .models import LayeredModel as LayeredModel
     from .models import TwoLayer as TwoLayer
     from .optimizer import ggn_score as ggn_score
+    from .path import StrengthPath as StrengthPath
+    from .path import strength_path as strength_path
     from .penalties import L1 as L1
     from .penalties import Box as Box
     from .penalties import GroupLasso as GroupLasso
@@ -56,6 +63,8 @@ if TYPE_CHECKING:
     from .solvers import Primal as Primal
     from .solvers import Solution as Solution
     from .solvers import StructuredCG as StructuredCG
+    from .sparse import Sparsity as Sparsity
+    from .sparse import sparsity as sparsity
     from .steps import Backtracking as Backtracking
     from .steps import BarzilaiBorwein as BarzilaiBorwein
     from .steps import FixedStep as FixedStep
@@ -70,7 +79,9 @@ if TYPE_CHECKING:
 # second, for which `concordax --help` and a file that only names the package need not wait.
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
+    "compaction": ("Compacted", "compact"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
+    "diagnosis": ("Diagnosis", "Finding", "explain"),
     "evaluate": ("direction", "kkt_residual", "objective"),
     "evidence": ("Evidence",),
     "groups": ("Groups",),
@@ -88,6 +99,7 @@ _NAMES = {
     ),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "optimizer": ("ggn_score",),
+    "path": ("StrengthPath", "strength_path"),
     "penalties": ("L1", "Box", "GroupLasso"),
     "proximal": ("ProximalStep",),
     "regularizers": (
@@ -105,6 +117,7 @@ _NAMES = {
     ),
     "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
+    "sparse": ("Sparsity", "sparsity"),
     "steps": ("Backtracking", "BarzilaiBorwein", "FixedStep", "PublishedStep", "SelfConcordantStep"),
     "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f'concordax\'s command line needs {error.name}: pip install "concordax[all]"') from error
 
-from concordax.errors import ConcordaxError, shorten
+from concordax.errors import ConcordaxError, DataError, UsageError, shorten
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -154,6 +154,38 @@ def predict(
     with replace_atomically(output) as stream:
         stream.write(text.encode())
     console.say(f"Predictions  {output}", error=True)
+
+
+@app.command()
+@_friendly
+def doctor(
+    source: Annotated[
+        str, typer.Argument(help="A CSV or Parquet file, a bundled data set's name, or a model file (.cx).")
+    ],
+    target: Annotated[str | None, typer.Option(help="Column to predict; needed for a file.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps at most.")] = 70,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="For held-out rows and initial weights.")] = 0,
+) -> None:
+    """Says what is wrong with a table and with a fit to it; exit code 1 if something is serious."""
+    from concordax.persistence import load_model
+    from concordax.workflow import check_up, load_table
+
+    if Path(source).suffix == ".cx":
+        if target is not None:
+            raise UsageError("--target is for tables: a model file knows its target.")
+        model = load_model(Path(source))
+        diagnosis = model.pipeline[-1].explain()
+        console.print_diagnosis(f"The fit of {model.target_name!r} in {source}", diagnosis)
+        raise typer.Exit(int(diagnosis.serious))
+    table = load_table(source, target)
+    with console.fit_progress(max_steps, quiet=False) as callback:
+        found = check_up(table, max_steps=max_steps, seed=seed, callback=callback)
+    console.print_diagnosis(f"The table {table.name}, target {table.target_name!r}", found.table)
+    if found.fit is None or found.summary is None:
+        raise DataError(f"No fit: {found.refusal}")
+    console.print_diagnosis("A fit to it", found.fit)
+    console.print_scores(found.summary)
+    raise typer.Exit(int(found.serious))
 
 
 @app.command()

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from concordax.diagnosis import Diagnosis
     from concordax.summary import FitSummary
 
 
@@ -86,6 +88,14 @@ def print_summary(summary: "FitSummary") -> None:
     """Prints the held-out scores beside the trivial predictor's, and what the fit chose."""
     console = Console()
     console.print()
+    print_scores(summary)
+    console.print()
+    console.print(_choices(summary))
+    console.print()
+
+
+def print_scores(summary: "FitSummary") -> None:
+    """Prints the held-out scores beside the trivial predictor's."""
     trivial = "mean of the target" if summary.task == "regression" else "most frequent class"
     scores = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     scores.add_column(f"held out ({summary.n_test} rows)", overflow="fold")
@@ -95,10 +105,7 @@ def print_summary(summary: "FitSummary") -> None:
     for metric in summary.metrics:
         baseline = "" if metric.baseline is None else f"{metric.baseline:.4g}"
         scores.add_row(metric.name, f"{metric.value:.4g}", baseline, metric.note)
-    console.print(scores)
-    console.print()
-    console.print(_choices(summary))
-    console.print()
+    Console().print(scores)
 
 
 def _choices(summary: "FitSummary") -> Table:
@@ -119,6 +126,28 @@ def _choices(summary: "FitSummary") -> Table:
         if value:
             facts.add_row(name, Text(value))
     return facts
+
+
+_COLORS = {"serious": "bold red", "warning": "bold yellow", "note": "bold"}
+
+
+def print_diagnosis(title: str, diagnosis: "Diagnosis") -> None:
+    """Prints findings under a title, what they are called in color; a terminal wraps them at its width."""
+    console = Console()
+    console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
+    if not diagnosis:
+        console.print(Text("  nothing wrong was found"))
+    for finding in diagnosis:
+        kind = finding.severity.name.lower()
+        lines = Table.grid(padding=(0, 0, 0, 2))
+        lines.add_column(overflow="fold")
+        numbers = ", ".join(f"{name} {value}" for name, value in finding.numbers.items())
+        for text, style in ((numbers, "dim"), (finding.meaning, ""), (f"→ {finding.change}", "")):
+            if text:
+                lines.add_row(Text(text, style=style))
+        console.print(Text.assemble("  ", (kind, _COLORS[kind]), f": {finding.name}"))
+        console.print(Padding(lines, (0, 0, 0, 2)))
+    console.print()
 
 
 def print_datasets(entries: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._status import RunStatus
+from ._types import Batch
 
 FIELDS = (
     "loss",
@@ -30,6 +31,14 @@ FIELDS = (
 )
 
 
+class RunSetup(NamedTuple):
+    """What a run was asked to do: its parts and its rows, from which `explain` finds out why it went as it did."""
+
+    algorithm: Any
+    batch: Batch
+    full: bool
+
+
 class TrainResult(NamedTuple):
     """A finished run.
 
@@ -45,6 +54,7 @@ class TrainResult(NamedTuple):
             `seconds` since the start, `validation_loss` NaN without validation rows, and so on; see `history.FIELDS`.
         state: the optimizer's state, to go on from.
         solver: which solver ran and why, a sentence; `history["handed_over"]` marks steps that took the direct one.
+        setup: the parts and the rows of the run, which `explain` looks at.
     """
 
     params: Any
@@ -55,6 +65,7 @@ class TrainResult(NamedTuple):
     history: dict[str, np.ndarray]
     state: Any
     solver: str
+    setup: RunSetup | None = None
 
 
 def as_arrays(records: list[dict[str, float]]) -> dict[str, np.ndarray]:

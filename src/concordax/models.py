@@ -53,12 +53,17 @@ class LayeredModel(Protocol):
         ...
 
 
+def activation_function(activation: str | Callable) -> Callable[[Array], Array]:
+    """φ by its name, or as it is."""
+    return ACTIVATIONS[activation] if isinstance(activation, str) else activation
+
+
 def _forward(params, inputs, taps, activation, scales):
     if inputs.ndim != 2 or inputs.shape[1] != params[0].weight.shape[1]:
         raise ValueError(
             f"inputs must have shape [n, {params[0].weight.shape[1]}], as the model was built; got {inputs.shape}."
         )
-    act = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    act = activation_function(activation)
     hidden, seen = inputs, []
     for index, (layer, scale) in enumerate(zip(params, scales, strict=True)):
         features = scale * (act(hidden) if index else hidden)
@@ -124,13 +129,18 @@ class TwoLayer(eqx.Module):
             DenseLayer(jax.random.uniform(outer, (self.outputs, self.width)), None),
         )
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each layer's inputs are multiplied by, the bias not."""
+        return (1.0, self.width**-0.5)
+
     def __call__(self, params: Layers, inputs: Float[Array, "n d"]) -> Float[Array, "n c"]:
         """Outputs [n, outputs]."""
         return self.tapped(params, inputs, None)[0]
 
     def tapped(self, params, inputs, taps):
         """See `LayeredModel`."""
-        return _forward(params, inputs, taps, self.activation, (1.0, self.width**-0.5))
+        return _forward(params, inputs, taps, self.activation, self.scales)
 
 
 class MLP(eqx.Module):
@@ -173,10 +183,15 @@ class MLP(eqx.Module):
             layers.append(DenseLayer(jax.random.normal(weight_key, (d_out, d_in)), bias))
         return tuple(layers)
 
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each layer's inputs are multiplied by, the bias not."""
+        return tuple(size**-0.5 for size in (self.inputs, *self.widths))
+
     def __call__(self, params: Layers, inputs: Float[Array, "n d"]) -> Float[Array, "n c"]:
         """Outputs [n, outputs]."""
         return self.tapped(params, inputs, None)[0]
 
     def tapped(self, params, inputs, taps):
         """See `LayeredModel`."""
-        return _forward(params, inputs, taps, self.activation, [d**-0.5 for d in (self.inputs, *self.widths)])
+        return _forward(params, inputs, taps, self.activation, self.scales)

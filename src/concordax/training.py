@@ -16,7 +16,7 @@ from ._checks import check_data, check_training_options
 from ._status import RunStatus
 from ._types import Batch
 from .batches import Batches
-from .history import TrainResult, as_arrays
+from .history import RunSetup, TrainResult, as_arrays
 from .losses import AbstractLoss
 from .optimizer import Algorithm, GGNState, make_algorithm
 from .progress import ProgressBar
@@ -134,7 +134,8 @@ def train(
     state = algorithm.init(params) if state is None else state
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
-        return run.loop(params, state, batches, max_steps, rule, observers)
+        result = run.loop(params, state, batches, max_steps, rule, observers)
+        return result._replace(setup=RunSetup(algorithm, batch, batches.full))
     finally:
         for observer in observers:
             getattr(observer, "close", lambda: None)()

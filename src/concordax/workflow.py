@@ -1,6 +1,7 @@
 """From a table to a fitted model and its summary, and from a model and a table to predictions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from sklearn.pipeline import Pipeline
 
 from concordax.bundled import BUNDLED, load_bundled
 from concordax.columns import build_preprocessor, convert
+from concordax.diagnosis import Diagnosis, Finding, Severity
 from concordax.errors import DataError, UsageError, shorten
 from concordax.persistence import SavedModel
 from concordax.sklearn import GGNClassifier, GGNRegressor
 from concordax.summary import FitSummary, predict_in_chunks, summarize, versions
-from concordax.tabular import Split, Table, read_frame, split_target
+from concordax.table_checks import check_table
+from concordax.tabular import Split, Table, read_frame, split_table, split_target
 
 
 def load_table(source: str, target: str | None = None) -> Table:
@@ -71,6 +74,65 @@ def fit_split(
     estimator.set_params(callback=None)
     summary = summarize(pipeline, split)
     return SavedModel(pipeline, split.task, split.target_name, split.columns, versions()), summary
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What is wrong with a table and with a fit to it.
+
+    Args:
+        table: Findings on rows and columns.
+        fit: Findings on the run; None where the table cannot be fitted.
+        summary: The fit's scores; None likewise.
+        refusal: Why the table cannot be fitted; "" where it can.
+    """
+
+    table: Diagnosis
+    fit: Diagnosis | None
+    summary: FitSummary | None
+    refusal: str
+
+    @property
+    def serious(self) -> bool:
+        """Whether anything of it is serious."""
+        return bool(self.refusal) or self.table.serious or (self.fit is not None and self.fit.serious)
+
+
+def check_up(
+    table: Table, *, max_steps: int = 70, seed: int = 0, callback: Callable[[int, dict[str, float]], Any] | None = None
+) -> Checkup:
+    """Looks at a table, fits a network to it with default settings, and looks at the run.
+
+    Args:
+        table: The features and the target.
+        max_steps: Steps at most.
+        seed: Decides which rows are held out, and the initial weights.
+        callback: Called as callback(step, record) after each step.
+    """
+    data = check_table(table)
+    try:
+        model, summary = fit_split(split_table(table, seed=seed), max_steps=max_steps, seed=seed, callback=callback)
+    except DataError as error:
+        return Checkup(data, None, None, str(error))
+    return Checkup(data, Diagnosis([*model.pipeline[-1].explain(), *_worth(summary)]), summary, "")
+
+
+def _worth(summary: FitSummary) -> list[Finding]:
+    """Whether the network predicts held-out rows better than one that knows the target alone."""
+    name = "RMSE" if summary.task == "regression" else "log loss"
+    score = next(metric for metric in summary.metrics if metric.name == name)
+    if score.baseline is None or score.value < score.baseline:
+        return []
+    return [
+        Finding(
+            "no better than guessing",
+            Severity.WARNING,
+            {f"held-out {name}": score.value, "without the columns": score.baseline, "rows": summary.n_test},
+            "On rows that were held out the network is no better than the mean of the target, or the shares of the "
+            "classes.",
+            "See whether the columns say anything about the target, and look for repeated or shuffled rows.",
+        )
+    ]
 
 
 def predict_frame(model: SavedModel, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from .held_out import coverage as coverage
 from .held_out import predictions as predictions
 from .held_out import reliability as reliability
 from .held_out import residuals as residuals
+from .path import strength_path as strength_path
 from .style import FIRST as FIRST
 from .style import GRID as GRID
 from .style import INK as INK

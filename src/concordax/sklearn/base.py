@@ -20,9 +20,13 @@ from threadpoolctl import threadpool_limits
 
 from .._status import RunStatus
 from ..compilation_cache import persistent_cache
+from ..diagnosis import Diagnosis, explain_fit
+from ..history import RunSetup
 from ..laplace import Posterior, posterior
 from ..losses import AbstractLoss
 from ..models import ACTIVATIONS, MLP, DenseLayer
+from ..optimizer import make_algorithm
+from ..solvers import Auto
 from ..training import train
 from ..trust_region import TrustRegion
 from . import defaults
@@ -198,6 +202,24 @@ class GGNEstimator(BaseEstimator):
         """Eigenvalues of the whitened kernel on the training rows at the solution, largest first."""
         with self._computation():
             return np.asarray(self._posterior().eigenvalues())
+
+    def explain(self) -> Diagnosis:
+        """What is wrong with the fit, the numbers it shows in, and what to change; empty when nothing is."""
+        check_is_fitted(self)
+        with self._computation():
+            rows = float(self._sample_weight.sum()) * self._targets.shape[1]
+            way = defaults.way_of(self.strength, rows)
+            regularizer = defaults.regularizer(self.regularizer, self._units)
+            step = TrustRegion(initial_damping=_INITIAL_DAMPING)
+            strength = defaults.strength(way, self.strength_, float(self._sample_weight.sum()))
+            algorithm = make_algorithm(
+                self._model, self._make_loss(), regularizer, strength=strength, solver=Auto(), step=step, damping=0.0
+            )
+            batch = algorithm.batch(self._params(), self._rows, self._targets, self._sample_weight)
+            setup = RunSetup(algorithm, batch, full=not self.batch_size)
+            found = explain_fit(self._params(), self.strength_, self.status_, self.history_, setup)
+            # The smoothing is this class's choice: what it acts as is no news to who did not make it.
+            return Diagnosis([finding for finding in found if not finding.name.startswith("smoothing")])
 
     def _params(self) -> tuple[DenseLayer, ...]:
         pairs = zip(self.weights_, self.biases_, strict=True)
