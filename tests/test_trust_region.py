@@ -172,7 +172,7 @@ def test_a_trial_that_is_nan_is_a_refused_one():
     """The full step from 4 towards log θ = −3 leaves the domain of the logarithm: shorter ones are tried."""
     inputs, targets, start = jnp.ones((3, 1)), jnp.full((3, 1), -3.0), jnp.asarray([4.0])
     assert 4.0 - 4.0 * (np.log(4.0) + 3.0) < 0
-    state_of_a_small_damping = cx.TrustRegion().init(jnp.float64)._replace(next_damping=jnp.asarray(1e-12))
+    state_of_a_small_damping = cx.TrustRegion().init(start)._replace(next_damping=jnp.asarray(1e-12))
     algorithm = _algorithm(_logarithm, cx.SquaredError(), cx.L2(), strength=1e-6)
     state = algorithm.init(start)._replace(rule=state_of_a_small_damping)
     updates, state = jax.jit(algorithm.update)(state, start, algorithm.batch(start, inputs, targets))

@@ -8,6 +8,7 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from ._status import RunStatus as RunStatus
     from ._status import StepStatus as StepStatus
+    from .batches import Stream as Stream
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
     from .evidence import Evidence as Evidence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .solvers import StructuredCG as StructuredCG
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
+    from .stochastic_trust_region import StochasticTrustRegion as StochasticTrustRegion
     from .strength import AnnealedStrength as AnnealedStrength
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 # second, for which `concordax --help` and a file that only names the package need not wait.
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
+    "batches": ("Stream",),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
     "evidence": ("Evidence",),
     "history": ("TrainResult",),
@@ -57,6 +60,7 @@ _NAMES = {
     "self_concordance": ("SelfConcordance",),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "steps": ("FixedStep", "PublishedStep"),
+    "stochastic_trust_region": ("StochasticTrustRegion",),
     "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),
     "trust_region": ("TrustRegion",),

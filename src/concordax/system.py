@@ -1,6 +1,7 @@
 """The objective, and the linearised problem at one point as data. The only place where 1/n, weights and τ enter.
 
-F(θ) = (1/Σw) Σ_k w_k ℓ(f(θ; x_k), y_k) + τ g(θ).
+F(θ) = (1/Σw) Σ_k w_k ℓ(f(θ; x_k), y_k) + τ g(θ). For a batch of m of the rows, m times the mean weight of all rows
+stands for Σw: divided by its own Σw, a batch whose one row hardly counts would count like any other.
 """
 
 from collections.abc import Callable
@@ -38,9 +39,14 @@ class Problem(eqx.Module):
         return loss + strength * self.regularizer.value(flat), loss
 
 
+def total_weight(batch: Batch) -> Float[Array, ""]:
+    """What the weights of a batch are divided by."""
+    return jnp.sum(batch.weights) if batch.total is None else batch.total
+
+
 def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
     """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
-    return weighted_sum(loss.value(outputs, batch.targets), batch.weights) / jnp.sum(batch.weights)
+    return weighted_sum(loss.value(outputs, batch.targets), batch.weights) / total_weight(batch)
 
 
 class System(eqx.Module):
@@ -73,7 +79,8 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
     """Linearises the model and collects loss and regularizer at `flat`."""
     outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
     factor = problem.loss.hessian_factor(outputs, batch.targets)
-    scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
+    total = total_weight(batch)
+    scale = jnp.sqrt(batch.weights / total)
 
     def rowwise(x: Array) -> Array:
         rows = scale.reshape(-1, *(1,) * (x.ndim - 1))
@@ -92,7 +99,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
         metric=problem.regularizer.metric(flat),
         loss=data_loss(problem.loss, outputs, batch),
         penalty=problem.regularizer.value(flat),
-        numbers=jnp.sum(batch.weights) * residual.shape[1],
+        numbers=total * residual.shape[1],
         present=scale > 0,
     )
 

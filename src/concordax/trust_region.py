@@ -79,8 +79,9 @@ class TrustRegion(AbstractStep):
             )
         self.max_attempts, self.initial_damping = max_attempts, float(initial_damping)
 
-    def init(self, dtype):
+    def init(self, like):
         """No damping chosen yet."""
+        dtype = like.dtype
         return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), 2.0, dtype))
 
     def take(self, local, state):

@@ -66,12 +66,17 @@ class AbstractStep(eqx.Module):
     """A step rule with a state of its own."""
 
     @abstractmethod
-    def init(self, dtype) -> Any:
-        """The state before the first step."""
+    def init(self, like: Float[Array, " p"]) -> Any:
+        """The state before the first step, for flat parameters like these."""
 
     @abstractmethod
     def take(self, local: LocalProblem, state: Any) -> tuple[StepOutcome, Any]:
         """One step."""
+
+    def average(self, state: Any) -> Float[Array, " p"] | None:
+        """A mean of late iterates, for a rule whose single steps are noisy; None for the others."""
+        del state
+        return None
 
 
 def start_is_finite(local: LocalProblem) -> Array:

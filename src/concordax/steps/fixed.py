@@ -31,9 +31,9 @@ class FixedStep(AbstractStep):
             )
         self.size = float(size)
 
-    def init(self, dtype):
+    def init(self, like):
         """No state."""
-        del dtype
+        del like
         return ()
 
     def take(self, local, state):

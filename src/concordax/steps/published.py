@@ -33,9 +33,9 @@ class PublishedStep(AbstractStep):
             raise ValueError(f"`PublishedStep(scale={scale})`: the scale must be a positive finite number.")
         self.scale = float(scale)
 
-    def init(self, dtype):
+    def init(self, like):
         """No state."""
-        del dtype
+        del like
         return ()
 
     def take(self, local, state):

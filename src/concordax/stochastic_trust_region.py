@@ -1,0 +1,204 @@
+"""The step for mini-batches: one damped Gauss-Newton step a batch, with a memory of the batches before.
+
+    min over δ of  ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_H) + (λ/2)‖δ − βφ‖²_H,   φ the step before.
+
+With δ = κφ + e, κ = βλ/(τ + λ), this is (WᵀW + (τ+λ)H) e = −(Wᵀ(r + κWφ) + τg): the system that every solver knows, for
+another residual. Nothing is divided by τ, and no solver knows of φ.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ._status import StepStatus
+from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
+
+# What one step leaves of the largest mean of diag K so far: a memory of a thousand batches.
+_FORGET = 0.999
+# A refused trial is tried again with this many times the damping, and without momentum.
+_REFUSED = 4.0
+# The damping moves by at most this factor a step, on the word of gains smoothed over about twenty batches.
+_PACE = 1.05
+_SMOOTH = 0.95
+# The damping is lowered while steps gain more than the second share on rows they have not seen of what they gain on
+# their own, and raised below the first.
+_SHARES = (0.0, 0.25)
+# Range of the damping, in units of the mean of diag K.
+_RANGE = (1.0, 1e6)
+# Weight of the present iterate in the mean: one over a tenth of the steps so far, at least this.
+_HORIZON = 0.1
+_LEAST_WEIGHT = 0.0
+
+
+class StochasticTrustRegionState(NamedTuple):
+    """What the rule carries from batch to batch.
+
+    `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `momentum` φ, `average` the mean of
+    late iterates, `fresh_gain` and `own_gain` smoothed, `taken` the steps so far.
+    """
+
+    ratio: Float[Array, ""]
+    scale: Float[Array, ""]
+    momentum: Float[Array, " p"]
+    average: Float[Array, " p"]
+    fresh_gain: Float[Array, ""]
+    own_gain: Float[Array, ""]
+    taken: Int[Array, ""]
+
+
+class _Trial(NamedTuple):
+    displacement: Float[Array, " p"]
+    loss: Float[Array, ""]
+    objective: Float[Array, ""]
+    decrement: Float[Array, ""]
+    damping: Float[Array, ""]
+    next_damping: Float[Array, ""]
+    momentum: Float[Array, ""]
+    attempts: Int[Array, ""]
+    solves: Solves
+    done: Bool[Array, ""]
+    status: Int[Array, ""]
+
+
+class StochasticTrustRegion(AbstractStep):
+    """Damped Gauss-Newton steps on mini-batches, with momentum; the default for them."""
+
+    momentum: float = eqx.field(static=True)
+    initial_damping: float = eqx.field(static=True)
+    max_attempts: int = eqx.field(static=True)
+
+    def __init__(self, momentum: float = 0.9, *, initial_damping: float = 10.0, max_attempts: int = 6):
+        if not (isinstance(momentum, (int, float)) and 0 <= momentum < 1):
+            raise ValueError(f"`StochasticTrustRegion(momentum={momentum!r})`: must be a number from 0 up, below 1.")
+        if not (math.isfinite(initial_damping) and initial_damping > 0):
+            raise ValueError(
+                f"`StochasticTrustRegion(initial_damping={initial_damping!r})`: must be a positive finite number; 1 is "
+                "the mean of diag K."
+            )
+        if not isinstance(max_attempts, int) or max_attempts < 1:
+            raise ValueError(
+                f"`StochasticTrustRegion(max_attempts={max_attempts!r})`: must be a whole number from 1 up."
+            )
+        self.momentum, self.initial_damping = float(momentum), float(initial_damping)
+        self.max_attempts = max_attempts
+
+    def init(self, like):
+        """No batch seen yet."""
+        zero = jnp.zeros((), like.dtype)
+        return StochasticTrustRegionState(
+            ratio=zero + self.initial_damping,
+            scale=zero,
+            momentum=jnp.zeros_like(like),
+            average=like,
+            fresh_gain=zero,
+            own_gain=zero,
+            taken=jnp.zeros((), int),
+        )
+
+    def average(self, state):
+        """The mean of late iterates."""
+        return state.average
+
+    def take(self, local, state):
+        """One step, tried again with more damping where its batch refuses it."""
+        usable = start_is_finite(local)
+        scale = local.prepared.curvature()
+        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 0.0)
+        scale = jnp.maximum(scale, _FORGET * state.scale)
+        state = _judge(local, state._replace(scale=scale), usable)
+        damping = state.ratio * jnp.where(scale > 0, scale, 1.0)
+        start = _Trial(
+            displacement=jnp.zeros_like(local.flat),
+            loss=local.loss,
+            objective=local.objective,
+            decrement=jnp.zeros_like(scale),
+            damping=damping,
+            next_damping=damping,
+            momentum=jnp.full_like(scale, self.momentum),
+            attempts=jnp.zeros((), int),
+            solves=no_solves(),
+            done=~usable,
+            status=jnp.where(usable, StepStatus.REJECTED, StepStatus.NONFINITE_START),
+        )
+        pull = local.system.jacobian.mv(state.momentum)
+        end = jax.lax.while_loop(
+            lambda trial: ~trial.done & (trial.attempts < self.max_attempts),
+            lambda trial: _attempt(local, state.momentum, pull, trial),
+            start,
+        )
+        taken = end.status == StepStatus.ACCEPTED
+        outcome = StepOutcome(
+            displacement=end.displacement,
+            loss=end.loss,
+            objective=end.objective,
+            step_size=taken.astype(scale.dtype),
+            damping=end.damping + local.damping,
+            decrement=end.decrement,
+            attempts=end.attempts,
+            solves=end.solves,
+            status=end.status,
+        )
+        return outcome, _remember(local, state, outcome)
+
+
+def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[Array, ""]):
+    """The damping after the word of rows that the step before has not seen: an unbiased gain, where its own is not."""
+    before, _ = local.objective_at(local.flat - state.momentum)
+    gain = before - local.objective
+    known = usable & jnp.isfinite(gain) & (state.taken > 0)
+    # One batch weighs no more than its own gain does: rows of another world say nothing about the damping here.
+    gain = jnp.clip(gain, -10 * state.own_gain, 10 * state.own_gain)
+    fresh = jnp.where(known, _SMOOTH * state.fresh_gain + (1 - _SMOOTH) * gain, state.fresh_gain)
+    low, high = (share * state.own_gain for share in _SHARES)
+    factor = jnp.where(fresh < low, _PACE, jnp.where(fresh > high, 1 / _PACE, 1.0))
+    ratio = jnp.clip(state.ratio * jnp.where(known, factor, 1.0), *_RANGE)
+    return state._replace(fresh_gain=fresh, ratio=ratio)
+
+
+def _attempt(local: LocalProblem, momentum: Float[Array, " p"], pull: Float[Array, "n k"], trial: _Trial) -> _Trial:
+    system, tau = local.system, local.strength
+    damping = trial.next_damping
+    total = damping + local.damping
+    share = trial.momentum * damping / (tau + total)
+    shifted = eqx.tree_at(lambda p: p.system.residual, local.prepared, system.residual + share * pull)
+    solution = shifted.solve(tau, total)
+    displacement = share * momentum + solution.direction
+    image = share * pull + solution.image
+    slope = -jnp.sum(system.residual * image) - tau * jnp.sum(system.gradient * displacement)
+    objective, loss = local.objective_at(local.flat + displacement)
+    finite = solution.status & jnp.isfinite(objective) & jnp.all(jnp.isfinite(displacement))
+    accept = finite & (objective <= local.objective)
+    status = jnp.where(solution.status, StepStatus.REJECTED, StepStatus.FACTORIZATION_FAILED)
+    return _Trial(
+        displacement=jnp.where(accept, displacement, 0.0),
+        loss=jnp.where(accept, loss, local.loss),
+        objective=jnp.where(accept, objective, local.objective),
+        decrement=jnp.where(accept, jnp.sqrt(jnp.maximum(slope, 0.0)), trial.decrement),
+        damping=damping,
+        next_damping=_REFUSED * damping,
+        momentum=jnp.zeros_like(trial.momentum),
+        attempts=trial.attempts + 1,
+        solves=trial.solves.after(solution.stats),
+        done=accept,
+        status=jnp.where(accept, StepStatus.ACCEPTED, status),
+    )
+
+
+def _remember(local: LocalProblem, state: StochasticTrustRegionState, outcome: StepOutcome):
+    taken = outcome.status == StepStatus.ACCEPTED
+    gain = local.objective - outcome.objective
+    count = state.taken + taken
+    weight = jnp.where(taken, jnp.maximum(1 / (1 + _HORIZON * count), _LEAST_WEIGHT), 0.0).astype(gain.dtype)
+    # Refused at first: more damping next time too, by the bounded factor.
+    ratio = jnp.where(outcome.attempts > 1, jnp.minimum(_PACE * state.ratio, _RANGE[1]), state.ratio)
+    return state._replace(
+        ratio=ratio,
+        momentum=outcome.displacement,
+        average=state.average + weight * (local.flat + outcome.displacement - state.average),
+        own_gain=jnp.where(taken, _SMOOTH * state.own_gain + (1 - _SMOOTH) * gain, state.own_gain),
+        taken=count,
+    )
