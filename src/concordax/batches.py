@@ -70,9 +70,9 @@ class Batches:
 class Stream:
     """Data that come batch by batch, for tables that do not fit in memory.
 
-    Each batch is (inputs, targets) or (inputs, targets, weights) for some rows, in arrays as `train` takes them. Batches
-    are read when a step needs them, one at a time and never ahead, in the order they come; shuffling is the source's.
-    Batches of nearly the same size are filled up with rows of weight 0 and share one compiled program.
+    Each batch is (inputs, targets) or (inputs, targets, weights) for some rows, in arrays as `train` takes them. A
+    batch is read when a step needs it, never ahead, in the order they come; shuffling is the source's. Batches of
+    nearly the same size are filled up with rows of weight 0 and share one compiled program.
 
     Args:
         source: a function without arguments that returns an iterator over one epoch, or an object that can be iterated
@@ -101,7 +101,8 @@ class Stream:
     def __init__(self, source: Iterable | Callable[[], Iterable], *, mean_weight: float | None = None):
         if not callable(source) and not hasattr(source, "__iter__"):
             raise TypeError(
-                f"`Stream({source!r})`: must be a function that returns an iterator over batches, or an iterable of them."
+                f"`Stream({source!r})`: must be a function that returns an iterator over batches, or an iterable of "
+                "them."
             )
         if mean_weight is not None and not (math.isfinite(mean_weight) and mean_weight > 0):
             raise ValueError(f"`Stream(mean_weight={mean_weight!r})`: must be a positive finite number, or None.")

@@ -96,8 +96,8 @@ def make_first_order(model, loss, regularizer, *, strength, optimizer, refused: 
     given = [name for name, was_given in refused.items() if was_given]
     if given:
         raise ValueError(
-            f"`train(optimizer=..., {given[0]}=...)`: `{given[0]}` belongs to Gauss-Newton steps, and an optax optimizer "
-            f"has none. Leave out one of the two."
+            f"`train(optimizer=..., {given[0]}=...)`: `{given[0]}` belongs to Gauss-Newton steps, and an optax "
+            "optimizer takes none. Leave out one of the two."
         )
     check_parts(model, (loss, AbstractLoss, "loss"), (regularizer, AbstractRegularizer, "regularizer"))
     rule = as_strength(strength)

@@ -127,9 +127,7 @@ def train(
         )
     else:
         refused = {"solver": solver != Auto(), "step": step is not None, "damping": damping != 0}
-        algorithm = make_first_order(
-            model, loss, regularizer, strength=strength, optimizer=optimizer, refused=refused
-        )
+        algorithm = make_first_order(model, loss, regularizer, strength=strength, optimizer=optimizer, refused=refused)
     batches = _batches(algorithm, params, data, weights, batch_size, key)
     held_out = None if validation is None else _checked(algorithm, params, *validation)
     if algorithm.strength.is_adaptive and not batches.full:
@@ -139,7 +137,8 @@ def train(
         )
     if step is None and isinstance(algorithm, Algorithm) and not batches.full:
         algorithm = eqx.tree_at(lambda a: a.step, algorithm, StochasticTrustRegion())
-    run = _Run(*_resolved(algorithm, params, batches), held_out, full=batches.full)
+    algorithm, reason = _resolved(algorithm, params, batches)
+    run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
     state = algorithm.init(params) if state is None else state
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
@@ -261,7 +260,9 @@ class _Run:
 
     def _shown(self, params, state: GGNState):
         """The parameters to judge: on mini-batches the rule's mean of late iterates, where it keeps one."""
-        return params if self.full or isinstance(self.algorithm, FirstOrder) else _averaged(self.algorithm, state, params)
+        if self.full or not isinstance(self.algorithm, Algorithm):
+            return params
+        return _averaged(self.algorithm, state, params)
 
     def _reason(self, rule: StoppingRule, batches, state: GGNState, since_best: int) -> RunStatus | None:
         """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
