@@ -8,6 +8,7 @@ and with all seeds at the rate that was best on the test rows, which favors them
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -25,11 +26,11 @@ STRENGTH = 1e-6
 # Hidden units and activation of each table, and how many seeds are run.
 TABLES = {
     "mnist10k": (512, "relu", 3),
-    "pendigits": (128, "tanh", 3),
     "digits": (128, "tanh", 3),
+    "pendigits": (128, "tanh", 3),
     "letter": (128, "tanh", 1),
 }
-RATES = {"SGD, momentum 0.9": (0.1, 0.3, 1.0, 3.0), "Adam": (3e-3, 1e-2, 3e-2, 1e-1)}
+RATES = {"SGD, momentum 0.9": (0.3, 1.0, 3.0), "Adam": (1e-2, 3e-2, 1e-1)}
 OPTIMIZERS = {"SGD, momentum 0.9": lambda rate: optax.sgd(rate, momentum=0.9), "Adam": optax.adam}
 
 
@@ -52,27 +53,31 @@ def read(name: str, data_dir: Path) -> tuple[np.ndarray, ...]:
 
 
 def run(name: str, data: tuple[np.ndarray, ...], seed: int, optimizer=None) -> dict[str, float]:
-    """Test accuracy and seconds of one run."""
+    """Test accuracy of the parameters offered and of the last ones, and processor seconds of one run."""
     x, y, x_test, y_test = data
     width, activation, _ = TABLES[name]
     model = cx.MLP(x.shape[1], (width,), int(y.max()) + 1, activation=activation)
     batches = -(-len(y) // BATCH)
-    start = time.perf_counter()
+    start = time.process_time()
     result = cx.train(
         model, cx.SoftmaxCrossEntropy(), cx.L2(), model.init(jax.random.key(seed)), (x, y), strength=STRENGTH,
         optimizer=optimizer, batch_size=BATCH, key=jax.random.key(seed), max_steps=EPOCHS * batches, tolerance=0.0,
     )  # fmt: skip
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     accuracy = lambda params: float(np.mean(np.argmax(model(params, x_test), axis=1) == y_test))
     return {"accuracy": accuracy(result.best_params), "last": accuracy(result.params), "seconds": seconds}
 
 
-def measure(name: str, data_dir: Path) -> dict[str, object]:
-    """All contestants on one table."""
+def measure(name: str, data_dir: Path, contestants: list[str]) -> dict[str, object]:
+    """Some contestants on one table."""
     data, seeds = read(name, data_dir), TABLES[name][2]
-    rows: dict[str, object] = {"concordax": {"runs": [run(name, data, seed) for seed in range(seeds)]}}
-    print(name, rows, flush=True)
+    rows: dict[str, object] = {}
+    if "concordax" in contestants:
+        rows["concordax"] = {"runs": [run(name, data, seed) for seed in range(seeds)]}
+        print(name, rows, flush=True)
     for label, rates in RATES.items():
+        if label not in contestants:
+            continue
         tried = {rate: run(name, data, 0, OPTIMIZERS[label](rate)) for rate in rates}
         best = max(tried, key=lambda rate: tried[rate]["accuracy"])
         more = [run(name, data, seed, OPTIMIZERS[label](best)) for seed in range(1, seeds)]
@@ -83,7 +88,7 @@ def measure(name: str, data_dir: Path) -> dict[str, object]:
 
 
 def markdown(record: dict) -> str:
-    """Mean test accuracy over the seeds, the lowest in brackets, and the median of the seconds."""
+    """Mean test accuracy over the seeds, the lowest in brackets, and the median of processor seconds."""
     contestants = ("concordax", *RATES)
     lines = [f"| table | seeds | {' | '.join(contestants)} |", "|---|---|" + "---|" * len(contestants)]
     for name, rows in record["tables"].items():
@@ -103,11 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tables", nargs="*", default=list(TABLES), choices=list(TABLES))
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--contestants", nargs="*", default=["concordax", *RATES], choices=["concordax", *RATES])
+    parser.add_argument("--output", type=Path, required=True, help="a record there keeps what is not measured anew")
     arguments = parser.parse_args()
-    tables = {}
+    tables = json.loads(arguments.output.read_text())["tables"] if arguments.output.exists() else {}
     for name in arguments.tables:
-        tables[name] = measure(name, arguments.data_dir)
+        tables[name] = tables.get(name, {}) | measure(name, arguments.data_dir, arguments.contestants)
         record = write(arguments.output, {"epochs": EPOCHS, "batch": BATCH, "strength": STRENGTH, "tables": tables})
     print(markdown(record))
 

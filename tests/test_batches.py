@@ -172,7 +172,7 @@ def test_a_table_on_the_disk_is_never_read_whole(tmp_path):
     result = cx.train(*PARTS, START, epoch, strength=1e-3, max_steps=12, tolerance=0.0)
     assert len(result.history["loss"]) == 12
     assert np.isfinite(result.history["loss"]).all()
-    assert 12 <= len(largest)
+    assert len(largest) >= 12
     assert max(largest) == 4
 
 
@@ -184,7 +184,10 @@ BAD[2, 1] = np.nan
     ("data", "message"),
     [
         ([], r"the data hold no batches"),
-        (iter(PIECES), r"the data ended after 3 batches and cannot be read again: pass a list, or `Stream\(function\)`"),
+        (
+            iter(PIECES),
+            r"the data ended after 3 batches and cannot be read again: pass a list",
+        ),
         ([PIECES[0], (BAD, TARGETS[:8])], r"batch 2 of epoch 1: inputs must be finite.*nan, is at index \(2, 1\)"),
         ([PIECES[0], (INPUTS[:8], TARGETS[:7])], r"batch 2 of epoch 1: .*same number of rows; got \[7, 8\]"),
         ([PIECES[0], (INPUTS[:8, :1], TARGETS[:8])], r"batch 2 of epoch 1: rows have the shapes \[\(1,\), \(1,\)\]"),
@@ -225,9 +228,7 @@ def test_epochs_end_where_a_stream_does():
     """Convergence is judged on epochs: one that changes nothing more ends the run at its own end."""
     linear = cx.MLP(inputs=2, widths=())
     start = (cx.DenseLayer(jnp.ones((1, 2)), jnp.ones(1)),)
-    result = cx.train(
-        linear, cx.SquaredError(), cx.L2(), start, PIECES, strength=1e-3, max_steps=400, tolerance=0.05
-    )
+    result = cx.train(linear, cx.SquaredError(), cx.L2(), start, PIECES, strength=1e-3, max_steps=400, tolerance=0.05)
     assert result.status is cx.RunStatus.CONVERGED
     assert len(result.history["loss"]) % 3 == 1
 

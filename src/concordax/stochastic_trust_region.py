@@ -16,8 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 from ._status import StepStatus
 from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
 
-# What one step leaves of the largest mean of diag K so far: a memory of a thousand batches.
+# What one step leaves of the largest mean of diag K so far, a memory of a thousand batches, and how fast that grows:
+# one batch of another scale gets the damping it needs, and the next ones do not stand still for it.
 _FORGET = 0.999
+_GROW = 1.1
+# A step is taken when it gains this share of what the model of its batch promised, and is at most this many times as
+# long as late ones were: a row whose class has no probability left would move the outputs by its inverse.
+_ACCEPT = 0.01
+_LONGEST = 5.0
 # A refused trial is tried again with this many times the damping, and without momentum.
 _REFUSED = 4.0
 # The damping moves by this factor a step, on the word of gains smoothed over about fifty batches. At 1.05 and twenty it
@@ -38,13 +44,14 @@ class StochasticTrustRegionState(NamedTuple):
     """What the rule carries from batch to batch.
 
     `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `momentum` φ, `average` the mean of
-    late iterates, `fresh_gain` and `own_gain` smoothed, `taken` the steps so far.
+    late iterates; `length` ‖δ‖_H, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
     """
 
     ratio: Float[Array, ""]
     scale: Float[Array, ""]
     momentum: Float[Array, " p"]
     average: Float[Array, " p"]
+    length: Float[Array, ""]
     fresh_gain: Float[Array, ""]
     own_gain: Float[Array, ""]
     taken: Int[Array, ""]
@@ -72,8 +79,9 @@ class StochasticTrustRegion(AbstractStep):
     learnt. The ratio of the two gains is smoothed; λ grows by 1 % a step where it is below 0 and falls by 1 % where it
     is above 0.1, never below its first value in units of the largest mean of diag K of late.
 
-    A trial that is not finite or raises the objective of its own batch is refused, and tried again with four times the
-    damping and without momentum. `TrainResult.best_params` are a mean of the late iterates, with weights that reach
+    A trial that is not finite, raises the objective of its own batch or gains less than a hundredth of what the model
+    promised is refused, and tried again with four times the damping and without momentum. No step is longer than five
+    times the mean of late ones. `TrainResult.best_params` are a mean of the late iterates, with weights that reach
     back over about a tenth of the run.
 
     Args:
@@ -119,6 +127,7 @@ class StochasticTrustRegion(AbstractStep):
             scale=zero,
             momentum=jnp.zeros_like(like),
             average=like,
+            length=zero,
             fresh_gain=zero,
             own_gain=zero,
             taken=jnp.zeros((), int),
@@ -132,9 +141,10 @@ class StochasticTrustRegion(AbstractStep):
         """One step, tried again with more damping where its batch refuses it."""
         usable = start_is_finite(local)
         scale = local.prepared.curvature()
-        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 0.0)
-        scale = jnp.maximum(scale, _FORGET * state.scale)
-        state = _judge(local, state._replace(scale=scale), usable, self.initial_damping)
+        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, state.scale)
+        late = jnp.where(state.scale > 0, jnp.clip(scale, _FORGET * state.scale, _GROW * state.scale), scale)
+        state = _judge(local, state._replace(scale=late), usable, self.initial_damping)
+        scale = jnp.maximum(scale, late)
         damping = state.ratio * jnp.where(scale > 0, scale, 1.0)
         start = _Trial(
             displacement=jnp.zeros_like(local.flat),
@@ -152,7 +162,7 @@ class StochasticTrustRegion(AbstractStep):
         pull = local.system.jacobian.mv(state.momentum)
         end = jax.lax.while_loop(
             lambda trial: ~trial.done & (trial.attempts < self.max_attempts),
-            lambda trial: _attempt(local, state.momentum, pull, trial),
+            lambda trial: _attempt(local, state, pull, trial),
             start,
         )
         taken = end.status == StepStatus.ACCEPTED
@@ -184,19 +194,23 @@ def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[
     return state._replace(fresh_gain=fresh, ratio=ratio)
 
 
-def _attempt(local: LocalProblem, momentum: Float[Array, " p"], pull: Float[Array, "n k"], trial: _Trial) -> _Trial:
+def _attempt(local: LocalProblem, state: StochasticTrustRegionState, pull: Float[Array, "n k"], trial: _Trial):
     system, tau = local.system, local.strength
     damping = trial.next_damping
     total = damping + local.damping
     share = trial.momentum * damping / (tau + total)
     shifted = eqx.tree_at(lambda p: p.system.residual, local.prepared, system.residual + share * pull)
     solution = shifted.solve(tau, total)
-    displacement = share * momentum + solution.direction
-    image = share * pull + solution.image
+    displacement = share * state.momentum + solution.direction
+    length = jnp.sqrt(system.metric.squared_norm(displacement))
+    short = jnp.where((state.length > 0) & (length > 0), jnp.minimum(1.0, _LONGEST * state.length / length), 1.0)
+    displacement, length = short * displacement, short * length
+    image = short * (share * pull + solution.image)
     slope = -jnp.sum(system.residual * image) - tau * jnp.sum(system.gradient * displacement)
     objective, loss = local.objective_at(local.flat + displacement)
     finite = solution.status & jnp.isfinite(objective) & jnp.all(jnp.isfinite(displacement))
-    accept = finite & (objective <= local.objective)
+    promised = slope - 0.5 * (jnp.sum(image**2) + tau * length**2)
+    accept = finite & (local.objective - objective >= _ACCEPT * jnp.maximum(promised, 0.0))
     status = jnp.where(solution.status, StepStatus.REJECTED, StepStatus.FACTORIZATION_FAILED)
     return _Trial(
         displacement=jnp.where(accept, displacement, 0.0),
@@ -220,8 +234,11 @@ def _remember(local: LocalProblem, state: StochasticTrustRegionState, outcome: S
     weight = jnp.where(taken, 1 / (1 + _HORIZON * count), 0.0).astype(gain.dtype)
     # Refused at first: more damping next time too, by the bounded factor.
     ratio = jnp.where(outcome.attempts > 1, jnp.minimum(_PACE * state.ratio, _LARGEST), state.ratio)
+    length = jnp.sqrt(local.system.metric.squared_norm(outcome.displacement))
+    first = jnp.where(state.length > 0, state.length, length)
     return state._replace(
         ratio=ratio,
+        length=jnp.where(taken, _SMOOTH * first + (1 - _SMOOTH) * length, state.length),
         momentum=outcome.displacement,
         average=state.average + weight * (local.flat + outcome.displacement - state.average),
         own_gain=jnp.where(taken, _SMOOTH * state.own_gain + (1 - _SMOOTH) * gain, state.own_gain),
