@@ -109,8 +109,7 @@ def _nasty(key, dtype):
     return Batch(inputs, labels, weights.astype(dtype), 100 * present)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("dtype", "activation"), [("float32", "relu"), ("float64", "tanh")])
 def test_ten_thousand_nasty_batches_leave_everything_finite(dtype, activation):
     model = cx.MLP(inputs=2, widths=(4,), outputs=3, activation=activation)
     params = jax.tree.map(lambda x: x.astype(dtype), helpers.draw_params(model, np.random.default_rng(0)))

@@ -129,7 +129,10 @@ def train(
         refused = {"solver": solver != Auto(), "step": step is not None, "damping": damping != 0}
         algorithm = make_first_order(model, loss, regularizer, strength=strength, optimizer=optimizer, refused=refused)
     batches = _batches(algorithm, params, data, weights, batch_size, key)
-    held_out = None if validation is None else _checked(algorithm, params, *validation)
+    held_out = None
+    if validation is not None:
+        inputs, targets, *rest = validation
+        held_out = _checked(algorithm, params, inputs, targets, *rest)
     if algorithm.strength.is_adaptive and not batches.full:
         raise ValueError(
             f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
