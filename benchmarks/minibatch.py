@@ -2,8 +2,8 @@
 
     python benchmarks/minibatch.py --data-dir DATA --output benchmarks/records/minibatch.json
 
-`DATA` holds `mnist10k.npz`, `pendigits.npz` and `letter.npz`, each with X_train, y_train, X_test, y_test; the digits
-of scikit-learn need no file. concordax runs at its defaults. The others run at each rate of a grid with the first seed,
+`DATA` holds `mnist10k.npz` and `pendigits.npz`, each with X_train, y_train, X_test, y_test; the digits of scikit-learn
+need no file. concordax runs at its defaults. The others run at each rate of a grid with the first seed,
 and with all seeds at the rate that was best on the test rows, which favors them.
 """
 
@@ -28,9 +28,8 @@ TABLES = {
     "mnist10k": (512, "relu", 3),
     "digits": (128, "tanh", 3),
     "pendigits": (128, "tanh", 3),
-    "letter": (128, "tanh", 1),
 }
-RATES = {"SGD, momentum 0.9": (0.3, 1.0, 3.0), "Adam": (1e-2, 3e-2, 1e-1)}
+RATES = {"SGD, momentum 0.9": (1.0, 3.0, 10.0), "Adam": (1e-2, 3e-2, 1e-1)}
 OPTIMIZERS = {"SGD, momentum 0.9": lambda rate: optax.sgd(rate, momentum=0.9), "Adam": optax.adam}
 
 
