@@ -162,7 +162,8 @@ def _checked(algorithm: Algorithm | FirstOrder, params: PyTree, inputs, targets,
 def _batches(algorithm, params, data, weights, batch_size, key) -> Batches | StreamBatches:
     """The rows in the order of the run: those of two arrays, or what a stream brings."""
     if isinstance(data, tuple):
-        return Batches(_checked(algorithm, params, *data, weights), batch_size, key)
+        inputs, targets = data
+        return Batches(_checked(algorithm, params, inputs, targets, weights), batch_size, key)
     given = [name for name, value in (("batch_size", batch_size), ("weights", weights)) if value is not None]
     if given:
         raise ValueError(f"`train({given[0]}=...)` belongs to arrays; a stream brings batches with weights of its own.")
