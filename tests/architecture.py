@@ -16,8 +16,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("groups", "metrics"),
     ("losses", "regularizers", "penalties", "jacobians"),
     ("system", "_checks"),
-    ("solvers", "steps", "trust_region", "proximal", "leave_one_out", "strength", "evidence", "cross_validation"),
-    ("optimizer",),
+    (
+        "solvers",
+        "steps",
+        "trust_region",
+        "stochastic_trust_region",
+        "proximal",
+        "leave_one_out",
+        "strength",
+        "evidence",
+        "cross_validation",
+    ),
+    ("optimizer", "first_order"),
     ("history", "stopping", "batches", "progress", "training", "laplace", "evaluate"),
     ("sparse", "compaction", "path", "diagnosis"),
     ("__init__",),
@@ -38,13 +48,13 @@ LEAVES: dict[str, frozenset[str]] = {
     "bundled": frozenset({"errors"}),
     "plots": frozenset({"errors", "summary", "experiments"}),
 }
-# Libraries that one module alone speaks to.
-ONLY_IN: dict[str, str] = {
-    "optax": "optimizer",
-    "matplotlib": "plots",
-    "typer": "cli",
-    "jinja2": "report",
-    "platformdirs": "compilation_cache",
+# Libraries, and the modules that alone speak to them.
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "optax": ("optimizer", "first_order"),
+    "matplotlib": ("plots",),
+    "typer": ("cli",),
+    "jinja2": ("report",),
+    "platformdirs": ("compilation_cache",),
 }
 # The module that changes the configuration of JAX, and gives it back.
 CONFIGURES = "compilation_cache"
@@ -130,10 +140,10 @@ def cycles(modules: Tree) -> list[str]:
 def misplaced_libraries(modules: Tree) -> list[str]:
     """Imports of a library of ONLY_IN by another module than its own."""
     return [
-        f"{name}:{line} imports {full}; only {ONLY_IN[_top(full)]} does"
+        f"{name}:{line} imports {full}; only {' and '.join(ONLY_IN[_top(full)])} does"
         for name, tree in modules.items()
         for line, full in _names_imported(name, tree)
-        if ONLY_IN.get(_top(full), _top(name)) != _top(name)
+        if _top(name) not in ONLY_IN.get(_top(full), (_top(name),))
     ]
 
 

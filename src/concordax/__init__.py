@@ -8,6 +8,7 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from ._status import RunStatus as RunStatus
     from ._status import StepStatus as StepStatus
+    from .batches import Stream as Stream
     from .compaction import Compacted as Compacted
     from .compaction import compact as compact
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from .steps import FixedStep as FixedStep
     from .steps import PublishedStep as PublishedStep
     from .steps import SelfConcordantStep as SelfConcordantStep
+    from .stochastic_trust_region import StochasticTrustRegion as StochasticTrustRegion
     from .strength import AnnealedStrength as AnnealedStrength
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
 # second, for which `concordax --help` and a file that only names the package need not wait.
 _NAMES = {
     "_status": ("RunStatus", "StepStatus"),
+    "batches": ("Stream",),
     "compaction": ("Compacted", "compact"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
     "diagnosis": ("Diagnosis", "Finding", "explain"),
@@ -119,6 +122,7 @@ _NAMES = {
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "sparse": ("Sparsity", "sparsity"),
     "steps": ("Backtracking", "BarzilaiBorwein", "FixedStep", "PublishedStep", "SelfConcordantStep"),
+    "stochastic_trust_region": ("StochasticTrustRegion",),
     "strength": ("AnnealedStrength", "FixedStrength"),
     "training": ("train",),
     "trust_region": ("TrustRegion",),

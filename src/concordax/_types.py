@@ -14,8 +14,13 @@ Model = Callable[[Any, Any], Any]
 
 
 class Batch(NamedTuple):
-    """Rows a step sees: inputs (a pytree, axis 0 has length n), encoded targets [n, c], weights [n] (0 = no row)."""
+    """Rows a step sees: inputs (a pytree, axis 0 has length n), encoded targets [n, c], weights [n] (0 = no row).
+
+    `total` is what the weights are divided by where the rows are some of many: (rows present) · (mean weight of all
+    rows). None for their own sum.
+    """
 
     inputs: PyTree[Any]
     targets: Float[Array, "n c"]
     weights: Float[Array, " n"]
+    total: Scalar | None = None

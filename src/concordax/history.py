@@ -46,7 +46,8 @@ class TrainResult(NamedTuple):
         params: the parameters after the last accepted step.
         best_params: those with the lowest validation loss where validation rows were given; else those with the best
             score where the strength scores them (`Evidence`), or the lowest objective where objectives can be compared
-            (a fixed strength, the full batch); else the last.
+            (a fixed strength, the full batch); else the last. On mini-batches a rule that keeps a mean of late
+            iterates, as `StochasticTrustRegion` does, has that mean judged and returned in place of its single steps.
         best_step: steps taken when they were reached.
         best_strength: the strength they belong to.
         status: why the run ended; `status.message` is a sentence.

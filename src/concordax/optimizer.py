@@ -98,6 +98,16 @@ def local_problem(
     )
 
 
+def initial_info(dtype, strength: Float[Array, ""]) -> StepInfo:
+    """What there is to report before the first step: the strength."""
+    nan = jnp.full((), jnp.nan, dtype)
+    floats = dict.fromkeys(StepInfo._fields, nan) | {"strength": strength}
+    counts = dict.fromkeys(("attempts", "solver_iterations", "status"), jnp.zeros((), int))
+    no = jnp.zeros((), bool)
+    flags = {"solver_converged": ~no, "handed_over": no, "accepted": no}
+    return StepInfo(**floats | counts | flags)
+
+
 class Algorithm(eqx.Module):
     """A choice of parts, as a value: equal choices share one compiled program."""
 
@@ -113,15 +123,9 @@ class Algorithm(eqx.Module):
         """The state before the first step."""
         flat = ravel_pytree(params)[0]
         dtype = flat.dtype
-        nan = jnp.full((), jnp.nan, dtype)
-        zero = jnp.zeros((), int)
         strength = self.strength.init(dtype)
-        floats = dict.fromkeys(StepInfo._fields, nan) | {"strength": strength.strength}
-        counts = dict.fromkeys(("attempts", "solver_iterations", "status"), zero)
-        no = jnp.zeros((), bool)
-        flags = {"solver_converged": ~no, "handed_over": no, "accepted": no}
-        info = StepInfo(**floats | counts | flags)
-        return GGNState(zero, self.step.init(flat), strength, info)
+        info = initial_info(dtype, strength.strength)
+        return GGNState(jnp.zeros((), int), self.step.init(flat), strength, info)
 
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
@@ -188,7 +192,7 @@ class Algorithm(eqx.Module):
 
 
 def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
-    """Data in the form that steps take; raises ValueError on shapes that do not fit."""
+    """Data in the form that steps take, for a model and parameters that fit them."""
     dtype = ravel_pytree(params)[0].dtype
 
     def as_array(leaf):
@@ -203,16 +207,21 @@ def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights
     return make_batch(loss, inputs, targets, weights, shape[1], dtype)
 
 
-def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
-    """Checks the parts and puts them together."""
-    kinds = ((loss, AbstractLoss, "loss"), (regularizer, AbstractRegularizer, "regularizer"),
-             (solver, AbstractSolver, "solver"), (step, AbstractStep, "step"))  # fmt: skip
+def check_parts(model, *kinds: tuple[Any, type, str]) -> None:
+    """Raises TypeError for parts (part, its kind, its name) of another kind, or a model that cannot be called."""
     for part, kind, name in kinds:
         if not isinstance(part, kind):
             hint = f" Did you mean `{part.__name__}()`?" if isinstance(part, type) else ""
             raise TypeError(f"`{name}={part!r}`: must be an instance of {kind.__name__[8:].lower()} class.{hint}")
     if not callable(model):
         raise TypeError(f"`model={model!r}`: must be a callable (params, inputs) -> outputs [n, c].")
+
+
+def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
+    """Checks the parts and puts them together."""
+    kinds = ((loss, AbstractLoss, "loss"), (regularizer, AbstractRegularizer, "regularizer"),
+             (solver, AbstractSolver, "solver"), (step, AbstractStep, "step"))  # fmt: skip
+    check_parts(model, *kinds)
     if not (isinstance(damping, (int, float)) and math.isfinite(damping) and damping >= 0):
         raise ValueError(
             f"`damping={damping!r}`: must be a finite number from 0 up; the published mode is 1 - strength."

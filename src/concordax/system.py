@@ -1,6 +1,7 @@
 """The objective, and the linearised problem at one point as data. The only place where 1/n, weights and τ enter.
 
-F(θ) = (1/Σw) Σ_k w_k ℓ(f(θ; x_k), y_k) + τ g(θ).
+F(θ) = (1/Σw) Σ_k w_k ℓ(f(θ; x_k), y_k) + τ g(θ). For a batch of m of the rows, m times the mean weight of all rows
+stands for Σw: divided by its own Σw, a batch whose one row hardly counts would count like any other.
 """
 
 from collections.abc import Callable
@@ -43,9 +44,14 @@ class Problem(eqx.Module):
         return _whitening(self.loss, outputs, batch)(second)
 
 
+def total_weight(batch: Batch) -> Float[Array, ""]:
+    """What the weights of a batch are divided by."""
+    return jnp.sum(batch.weights) if batch.total is None else batch.total
+
+
 def data_loss(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Float[Array, ""]:
     """Weighted mean of the loss; rows of weight zero count as absent, whatever they hold."""
-    return weighted_sum(loss.value(outputs, batch.targets), batch.weights) / jnp.sum(batch.weights)
+    return weighted_sum(loss.value(outputs, batch.targets), batch.weights) / total_weight(batch)
 
 
 class System(eqx.Module):
@@ -77,7 +83,7 @@ class System(eqx.Module):
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
     """Linearises the model and collects loss and regularizer at `flat`."""
     outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
-    scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
+    scale = jnp.sqrt(batch.weights / total_weight(batch))
     rowwise = _whitening(problem.loss, outputs, batch)
     residual = problem.loss.whitened_residual(outputs, batch.targets)
     identity = jnp.broadcast_to(jnp.eye(outputs.shape[1], dtype=flat.dtype), (*outputs.shape, outputs.shape[1]))
@@ -92,7 +98,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
         metric=problem.regularizer.metric(flat),
         loss=data_loss(problem.loss, outputs, batch),
         penalty=problem.regularizer.value(flat),
-        numbers=jnp.sum(batch.weights) * residual.shape[1],
+        numbers=total_weight(batch) * residual.shape[1],
         present=scale > 0,
     )
 
@@ -100,7 +106,7 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
 def _whitening(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Callable[[Array], Array]:
     """x [n, c, *d] to √(w/Σw) Sᵀ x a row, 0 where the weight is."""
     factor = loss.hessian_factor(outputs, batch.targets)
-    scale = jnp.sqrt(batch.weights / jnp.sum(batch.weights))
+    scale = jnp.sqrt(batch.weights / total_weight(batch))
 
     def rowwise(x: Array) -> Array:
         rows = scale.reshape(-1, *(1,) * (x.ndim - 1))

@@ -3,19 +3,21 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ._checks import check_data, check_training_options
-from ._status import RunStatus
+from ._status import RunStatus, StepStatus
 from ._types import Batch
-from .batches import Batches
+from .batches import Batches, Stream, StreamBatches
+from .first_order import FirstOrder, make_first_order
 from .history import RunSetup, TrainResult, as_arrays
 from .losses import AbstractLoss
 from .optimizer import Algorithm, GGNState, make_algorithm
@@ -23,6 +25,7 @@ from .progress import ProgressBar
 from .regularizers import AbstractRegularizer
 from .solvers import AbstractSolver, Auto
 from .steps import AbstractStep
+from .stochastic_trust_region import StochasticTrustRegion
 from .stopping import StoppingRule
 from .strength import AbstractStrength
 from .system import data_loss
@@ -36,15 +39,21 @@ Callback = Callable[[int, dict[str, float]], Any]
 
 
 @eqx.filter_jit
-def _step(algorithm: Algorithm, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
+def _step(algorithm: Algorithm | FirstOrder, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
     # A module's function with the parts as arguments: equal parts and shapes share one program over all runs.
     updates, state = algorithm.update(state, params, batch)
     return jax.tree.map(jnp.add, params, updates), state
 
 
 @eqx.filter_jit
-def _validate(algorithm: Algorithm, params: PyTree, batch: Batch):
+def _validate(algorithm: Algorithm | FirstOrder, params: PyTree, batch: Batch):
     return data_loss(algorithm.loss, algorithm.model(params, batch.inputs), batch)
+
+
+@eqx.filter_jit
+def _averaged(algorithm: Algorithm, state: GGNState, params: PyTree) -> PyTree:
+    average = algorithm.step.average(state.rule)
+    return params if average is None else ravel_pytree(params)[1](average)
 
 
 def train(
@@ -52,12 +61,13 @@ def train(
     loss: AbstractLoss,
     regularizer: AbstractRegularizer,
     params: PyTree,
-    data: tuple[Any, Any],
+    data: tuple[Any, Any] | Stream | Iterable | Callable[[], Iterable],
     *,
     strength: float | AbstractStrength,
     solver: AbstractSolver = Auto(),
-    step: AbstractStep = TrustRegion(),
+    step: AbstractStep | None = None,
     damping: float = 0.0,
+    optimizer: Any = None,
     weights=None,
     max_steps: int = 100,
     tolerance: float = 1e-6,
@@ -75,11 +85,13 @@ def train(
         loss: a loss, as an object.
         regularizer: a regularizer, as an object.
         params: where to start.
-        data: (inputs, targets), n rows each.
+        data: (inputs, targets), n rows each; or what brings them batch by batch, a `Stream` or what one is made of.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear systems are solved.
-        step: the step rule.
+        step: the step rule; by default `TrustRegion()` on all rows, `StochasticTrustRegion()` on mini-batches.
         damping: λ ≥ 0 added to every solve.
+        optimizer: an optax optimizer that takes the place of solver, step and damping: `optax.adam(1e-3)`, or
+            `optax.lbfgs()` on all rows. Fields of the history that it has nothing for are NaN.
         weights: [n] from 0 up; 2 counts a row twice, 0 leaves it out.
         max_steps: steps at most.
         tolerance: relative decrease of F below which, three times in a row, the run has converged; 0 never stops, not
@@ -107,38 +119,69 @@ def train(
         >>> bool(result.history["loss"][-1] < 1e-4)
         True
     """
-    algorithm = make_algorithm(model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping)
     check_training_options(max_steps, tolerance, batch_size, key)
-    check_data(*data, weights)
-    batch = algorithm.batch(params, *data, weights)
-    loss.check(np.asarray(data[1]), batch.targets.shape[1])
+    if optimizer is None:
+        rule = TrustRegion() if step is None else step
+        algorithm = make_algorithm(
+            model, loss, regularizer, strength=strength, solver=solver, step=rule, damping=damping
+        )
+    else:
+        refused = {"solver": solver != Auto(), "step": step is not None, "damping": damping != 0}
+        algorithm = make_first_order(model, loss, regularizer, strength=strength, optimizer=optimizer, refused=refused)
+    batches = _batches(algorithm, params, data, weights, batch_size, key)
     held_out = None
     if validation is not None:
         inputs, targets, *rest = validation
-        check_data(inputs, targets, *(rest or [None]))
-        held_out = algorithm.batch(params, inputs, targets, *rest)
-        loss.check(np.asarray(targets), held_out.targets.shape[1])
-    batches = Batches(batch, batch_size, key)
-    adaptive = algorithm.strength.is_adaptive
-    if adaptive and not batches.full:
+        held_out = _checked(algorithm, params, inputs, targets, *rest)
+    if algorithm.strength.is_adaptive and not batches.full:
         raise ValueError(
             f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
-            "use batch_size=None, or a number as strength."
+            "use batch_size=None and arrays as data, or a number as strength."
         )
-    shape = algorithm.shape(params, batches.example)
-    reason = algorithm.solver.explain(shape)
-    _LOG.info("solver: %s", reason)
-    algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.resolve(shape))
-    run = _Run(algorithm, held_out, reason, comparable=not adaptive and batches.full)
+    if step is None and isinstance(algorithm, Algorithm) and not batches.full:
+        algorithm = eqx.tree_at(lambda a: a.step, algorithm, StochasticTrustRegion())
+    algorithm, reason = _resolved(algorithm, params, batches)
+    run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
     state = algorithm.init(params) if state is None else state
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
         result = run.loop(params, state, batches, max_steps, rule, observers)
-        return result._replace(setup=RunSetup(algorithm, batch, batches.full))
+        if isinstance(algorithm, FirstOrder):
+            return result
+        return result._replace(setup=RunSetup(algorithm, batches.sample, batches.full))
     finally:
         for observer in observers:
             getattr(observer, "close", lambda: None)()
+
+
+def _checked(algorithm: Algorithm | FirstOrder, params: PyTree, inputs, targets, weights=None) -> Batch:
+    check_data(inputs, targets, weights)
+    batch = algorithm.batch(params, inputs, targets, weights)
+    algorithm.loss.check(np.asarray(targets), batch.targets.shape[1])
+    return batch
+
+
+def _batches(algorithm, params, data, weights, batch_size, key) -> Batches | StreamBatches:
+    """The rows in the order of the run: those of two arrays, or what a stream brings."""
+    if isinstance(data, tuple):
+        inputs, targets = data
+        return Batches(_checked(algorithm, params, inputs, targets, weights), batch_size, key)
+    given = [name for name, value in (("batch_size", batch_size), ("weights", weights)) if value is not None]
+    if given:
+        raise ValueError(f"`train({given[0]}=...)` belongs to arrays; a stream brings batches with weights of its own.")
+    stream = data if isinstance(data, Stream) else Stream(data)
+    return StreamBatches(stream, algorithm.loss, lambda *rows: algorithm.batch(params, *rows))
+
+
+def _resolved(algorithm, params, batches: Batches | StreamBatches) -> tuple[Algorithm | FirstOrder, str]:
+    """The algorithm with the solver that runs, and why."""
+    if isinstance(algorithm, FirstOrder):
+        return algorithm, "none: an optax optimizer solves no system"
+    shape = algorithm.shape(params, batches.example)
+    reason = algorithm.solver.explain(shape)
+    _LOG.info("solver: %s", reason)
+    return eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.resolve(shape)), reason
 
 
 class _Candidate(NamedTuple):
@@ -153,16 +196,19 @@ class _Candidate(NamedTuple):
 class _Run:
     """The state of one run; `loop` is the loop."""
 
-    def __init__(self, algorithm: Algorithm, held_out: Batch | None, reason: str, *, comparable: bool):
-        # Two programs, the second compiled when a step needs it.
-        self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
-        self.backup = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.backup)
-        self.misses = 0
-        self.held_out, self.reason, self.comparable = held_out, reason, comparable
+    def __init__(self, algorithm: Algorithm | FirstOrder, reason: str, held_out: Batch | None, *, full: bool):
+        self.algorithm = self.backup = algorithm
+        if isinstance(algorithm, Algorithm):
+            # Two programs, the second compiled when a step needs it.
+            self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
+            self.backup = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.backup)
+        self.misses = self.judged = 0
+        self.held_out, self.reason, self.full = held_out, reason, full
+        self.adaptive = algorithm.strength.is_adaptive
         self.records: list[dict[str, float]] = []
 
-    def loop(self, params, state, batches: Batches, max_steps, rule: StoppingRule, observers) -> TrainResult:
-        """Steps until something ends it."""
+    def loop(self, params, state, batches: Batches | StreamBatches, max_steps, rule: StoppingRule, observers):
+        """Steps until something ends it; returns the `TrainResult`."""
         start = time.perf_counter()
         best = _Candidate(math.inf, params, 0, float(state.info.strength))
         status = None
@@ -171,9 +217,10 @@ class _Run:
                 before = _Candidate(math.inf, params, number - 1, float(state.info.strength))
                 # One assignment: an interrupt leaves either the old pair or the new one.
                 params, state = self._advance(params, state, batch)
-                record = self._record(state, params, time.perf_counter() - start)
+                shown = self._shown(params, state)
+                record = self._record(state, shown, time.perf_counter() - start)
                 self.records.append(record)
-                best = self._best(best, before, _Candidate(math.inf, params, number, record["strength"]), state)
+                best = self._best(best, before, _Candidate(math.inf, shown, number, record["strength"]), state)
                 wishes = [observer(number, dict(record)) for observer in observers]
                 status = self._reason(rule, batches, state, number - best.step)
                 status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
@@ -189,7 +236,7 @@ class _Run:
         spent = 0
         if self.misses < _PATIENCE:
             moved, new = _step(self.algorithm, state, params, batch)
-            if new.info.solver_converged or self.backup.solver == self.algorithm.solver:
+            if new.info.solver_converged or self.backup == self.algorithm:
                 self.misses = 0
                 return moved, new
             self.misses += 1
@@ -197,7 +244,7 @@ class _Run:
             if self.misses == _PATIENCE:
                 _LOG.info(
                     "conjugate gradients missed their tolerance %d times in a row: %r from here", _PATIENCE,
-                    self.backup.solver,
+                    self.backup,
                 )  # fmt: skip
         moved, new = _step(self.backup, state, params, batch)
         info = new.info._replace(
@@ -210,7 +257,7 @@ class _Run:
         record = self.records[-1]
         if self.held_out is not None:
             candidate = after._replace(rank=record["validation_loss"])
-        elif self.comparable:
+        elif self.full and not self.adaptive:
             candidate = after._replace(rank=record["objective"])
         else:
             # A strength scores the point that a step starts from.
@@ -218,27 +265,37 @@ class _Run:
             candidate = before._replace(rank=-score) if math.isfinite(score) else after
         return candidate if candidate.rank < best.rank or math.isinf(best.rank) else best
 
-    def _reason(self, rule: StoppingRule, batches: Batches, state: GGNState, since_best: int) -> RunStatus | None:
+    def _shown(self, params, state: GGNState):
+        """The parameters to judge: on mini-batches the rule's mean of late iterates, where it keeps one."""
+        if self.full or not isinstance(self.algorithm, Algorithm):
+            return params
+        return _averaged(self.algorithm, state, params)
+
+    def _reason(self, rule: StoppingRule, batches, state: GGNState, since_best: int) -> RunStatus | None:
         """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
         record = self.records[-1]
         if batches.full:
             settled = self.algorithm.strength.is_settled(state.strength_rule)
-            scored = self.algorithm.strength.is_adaptive
             return rule.observe(
                 record, float(state.info.objective), record["objective"],
-                settled=settled, since_peak=since_best if scored else 0,
+                settled=settled, since_peak=since_best if self.adaptive else 0,
             )  # fmt: skip
-        objectives = [r["objective"] for r in self.records]
-        size = batches.an_epoch
-        if len(objectives) % size or len(objectives) < 2 * size:
+        ends = [0, *batches.epochs]
+        if len(ends) < 3 or len(ends) == self.judged:
             return None
-        last, current = np.mean(objectives[-2 * size : -size]), np.mean(objectives[-size:])
-        return rule.observe({**record, "decrement": np.inf}, float(last), float(current))
+        self.judged = len(ends)
+        earlier, latest = (self.records[a:b] for a, b in zip(ends[-3:-1], ends[-2:], strict=True))
+        last, current = (float(np.mean([r["objective"] for r in part])) for part in (earlier, latest))
+        # A batch that refuses its step is nothing unusual; an epoch of nothing else is.
+        taken = [r for r in latest if r["status"] == StepStatus.ACCEPTED]
+        return rule.observe({**(taken or [record])[-1], "decrement": np.inf}, last, current)
 
     def _record(self, state: GGNState, params, seconds: float) -> dict[str, float]:
         info = jax.device_get(state.info)._asdict()
         record = {name: float(value) for name, value in info.items()}
-        record["loss"], record["objective"] = record.pop("new_loss"), record.pop("new_objective")
+        after = record.pop("new_loss"), record.pop("new_objective")
+        if self.full:
+            record["loss"], record["objective"] = after
         record["seconds"] = seconds
         record["validation_loss"] = np.nan
         if self.held_out is not None:

@@ -55,7 +55,10 @@ def explain(result: TrainResult) -> Diagnosis:
         ('strength too large',)
     """
     if result.setup is None or not len(result.history["status"]):
-        raise ValueError("`explain(result)`: the result must be one of `train`, with a step taken or tried.")
+        raise ValueError(
+            "`explain(result)`: the result must be one of `train`, with a Gauss-Newton step taken or "
+            "tried; optax optimizers report too little of themselves."
+        )
     return explain_fit(result.best_params, result.best_strength, result.status, result.history, result.setup)
 
 

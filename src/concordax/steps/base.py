@@ -89,6 +89,11 @@ class AbstractStep(eqx.Module):
         """R(θ), what a rule adds to g in the objective F = loss + τ (g + R); most add nothing."""
         return jnp.zeros((), flat.dtype)
 
+    def average(self, state: Any) -> Float[Array, " p"] | None:
+        """A mean of late iterates, for a rule whose single steps are noisy; None for the others."""
+        del state
+        return None
+
 
 def start_is_finite(local: LocalProblem) -> Array:
     """Whether objective and linear system can be used at all; one NaN in J reaches the diagonal of K, and its sum."""
