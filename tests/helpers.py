@@ -14,6 +14,8 @@ import numpy as np
 import concordax as cx
 from regularizer_cases import REFERENCE_REGULARIZERS as REFERENCE_REGULARIZERS
 from regularizer_cases import REGULARIZERS as REGULARIZERS
+from regularizer_cases import pseudo_huber as reference_pseudo_huber  # noqa: F401
+from regularizer_cases import separable as reference_separable  # noqa: F401
 
 # Losses ---------------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@ class ReferenceRegularizer(NamedTuple):
     gradient: Callable
     hessian: Callable
 
+    def diagonal(self, x):
+        """The Hessian's diagonal [p]: all of it, of a sum over coordinates."""
+        return np.diagonal(self.hessian(x))
+
 
 def separable(value: Callable, gradient: Callable, second: Callable) -> ReferenceRegularizer:
     """A sum of one scalar function, by its value and its first two derivatives."""

@@ -148,6 +148,15 @@ def test_cross_gram(name, metric):
         np.testing.assert_allclose(_cross_gram(a, b, metric), expected, rtol=1e-10, atol=1e-11)
 
 
+def test_diagonal_of_a_wide_layer_under_l2():
+    """A layer 200 → 50: a size at which jaxlib 0.10.2 on CPU compiles products with equal numbers wrongly."""
+    model, rng = cx.MLP(inputs=200, widths=(50,)), np.random.default_rng(0)
+    flat, unravel = ravel_pytree(helpers.draw_params(model, rng))
+    jacobian = _linearize(model, unravel, flat, jnp.asarray(rng.normal(size=(100, 200))))[1]
+    found = eqx.filter_jit(lambda j, d: j.gram_diagonal(ScalarMetric(d)))(jacobian, jnp.asarray(0.7))
+    np.testing.assert_allclose(found.ravel(), 0.7 * (np.asarray(jacobian.rows()) ** 2).sum(axis=1), rtol=1e-12)
+
+
 def test_transform_maps_the_outputs_of_each_row(case):
     _, jacobian, reference, _ = case
     n, k, p = reference.shape

@@ -51,7 +51,7 @@ def _newton(loss, penalty, inputs, targets, theta, strength, damping=0.0):
     outputs, reference = inputs @ theta, helpers.REFERENCE_LOSSES[loss]
     jacobian = np.einsum("nd,ck->nkdc", inputs, np.eye(theta.shape[1]).T).reshape(ROWS, theta.shape[1], -1)
     hessian = reference.hessian(outputs, targets)
-    metric, flat = penalty.hessian(theta.ravel()), theta.ravel()
+    metric, flat = penalty.diagonal(theta.ravel()), theta.ravel()
     gradient = np.einsum("nkp,nk->p", jacobian, reference.gradient(outputs, targets)) / ROWS
     gradient = gradient + strength * penalty.gradient(flat)
     normal = np.einsum("nkp,nkl,nlq->pq", jacobian, hessian, jacobian) / ROWS
@@ -161,7 +161,7 @@ def test_regularizer_known_above_two_only():
     for seed in range(10):
         inputs, targets, _ = _problem("binary", seed, 1, 1.0)
         theta = np.random.default_rng(seed).uniform(-0.99, 0.99, size=(FEATURES, 1))
-        penalty = helpers.ReferenceRegularizer(
+        penalty = helpers.reference_separable(
             None, lambda x: 2 * x / (1 - x**2), lambda x: 2 * (1 + x**2) / (1 - x**2) ** 2
         )
         delta, _, _, _, slopes, metric = _newton("binary", penalty, 5 * inputs, targets, theta, 0.01)

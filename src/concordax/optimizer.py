@@ -176,7 +176,7 @@ class Algorithm(eqx.Module):
         flat = jax.eval_shape(lambda at: ravel_pytree(at)[0], params)
         residual = jax.eval_shape(self.loss.whitened_residual, batch.targets, batch.targets)
         layers = layer_shapes(params) if isinstance(self.model, LayeredModel) else ()
-        metric = jax.eval_shape(self.regularizer.metric, flat)
+        metric = jax.eval_shape(lambda x: self.step.solved_metric(self.regularizer.metric(x), x), flat)
         rows, numbers = residual.shape
         scalar, itemsize = isinstance(metric, ScalarMetric), flat.dtype.itemsize
         return SystemShape(rows, numbers, flat.size, layers, scalar, itemsize, groups_of(metric))

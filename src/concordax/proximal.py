@@ -194,6 +194,10 @@ class ProximalStep(AbstractStep):
         """That of the inner rule."""
         return self.step.init(like)
 
+    def solved_metric(self, metric, flat):
+        """That of the regularizer and the penalty together, diagonal or with groups: Grams have no cheaper form."""
+        return self.penalty.curvature(flat, 1 / metric.diagonal(flat.size), jnp.ones((), flat.dtype))
+
     def penalty_value(self, flat):
         """R(θ)."""
         return self.penalty.value(flat)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..linalg import upper_product
-from ..metrics import AbstractMetric, GroupMetric, Root
+from ..metrics import AbstractMetric, GroupMetric, Root, ScalarMetric
 
 # Numbers that one chunk of a materialised Jacobian may hold: 1 M, 8 MB in float64. The products are at the processor's
 # peak by then; more would only be memory, fetched from the system anew at each step.
@@ -53,6 +53,10 @@ class AbstractJacobian(eqx.Module):
     def gram_diagonal(self, metric: AbstractMetric) -> Float[Array, "n k"]:
         """The diagonal of J H⁻¹ Jᵀ, at the price of one product with J, or two."""
         n, k, size = self.shape
+        if isinstance(metric, ScalarMetric):
+            # Not by a product with a vector of equal numbers: XLA (jaxlib 0.10.2, CPU) compiles products with a
+            # broadcast into garbage where a layer has some 800 inputs.
+            return metric.inverse * self.squared_norms()
         diagonal = self.squared().mv(metric.diagonal(size))
         if not isinstance(metric, GroupMetric):
             return diagonal
@@ -73,6 +77,10 @@ class AbstractJacobian(eqx.Module):
     @abstractmethod
     def diagonal_gram(self, metric: AbstractMetric) -> Float[Array, "nk nk"]:
         """The upper triangle of J D Jᵀ."""
+
+    @abstractmethod
+    def squared_norms(self) -> Float[Array, "n k"]:
+        """‖J_ia‖² of each row."""
 
     @abstractmethod
     def squared(self) -> "AbstractJacobian":

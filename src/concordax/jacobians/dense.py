@@ -42,6 +42,10 @@ class DenseJacobian(AbstractJacobian):
         """Upper triangle of (J D^½) (J D^½)ᵀ."""
         return upper_product(self.rows() * jnp.sqrt(metric.diagonal(self.shape[2])))
 
+    def squared_norms(self):
+        """Σ J² a row."""
+        return jnp.sum(self.matrix**2, axis=2)
+
     def squared(self):
         """J²."""
         return DenseJacobian(self.matrix**2)

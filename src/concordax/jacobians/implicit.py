@@ -52,6 +52,10 @@ class ImplicitJacobian(AbstractJacobian):
         """From the rows, materialised."""
         return self.materialize().diagonal_gram(metric)
 
+    def squared_norms(self):
+        """From the rows, materialised."""
+        return self.materialize().squared_norms()
+
     def squared(self):
         """From the rows, materialised."""
         return self.materialize().squared()

@@ -53,6 +53,11 @@ class LayeredJacobian(AbstractJacobian):
             tuple(LayerFactors(rowwise(layer.backward), layer.forward, layer.bias) for layer in self.layers)
         )
 
+    def squared_norms(self):
+        """Σ_layers ‖G‖² ‖A‖² a row."""
+        parts = [jnp.sum(f.backward**2, axis=2) * jnp.sum(f.forward**2, axis=1)[:, None] for f in self.layers]
+        return _total(parts)
+
     def squared(self):
         """G² and A²."""
         squares = [LayerFactors(layer.backward**2, layer.forward**2, layer.bias) for layer in self.layers]

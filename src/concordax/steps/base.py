@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._status import StepStatus
 from ..losses import AbstractLoss
+from ..metrics import AbstractMetric
 from ..regularizers import AbstractRegularizer
 from ..solvers import AbstractPrepared, Solution, SolveStats
 from ..system import System
@@ -84,6 +85,11 @@ class AbstractStep(eqx.Module):
     @abstractmethod
     def take(self, local: LocalProblem, state: Any) -> tuple[StepOutcome, Any]:
         """One step."""
+
+    def solved_metric(self, metric: AbstractMetric, flat: Float[Array, " p"]) -> AbstractMetric:
+        """The metric of the systems that the rule solves, where it is not that of the regularizer."""
+        del flat
+        return metric
 
     def penalty_value(self, flat: Float[Array, " p"]) -> Float[Array, ""]:
         """R(θ), what a rule adds to g in the objective F = loss + τ (g + R); most add nothing."""
