@@ -18,6 +18,7 @@ from concordax.system import Problem, build_system, make_batch
 
 STRENGTHS = (1e-8, 1e-4, 1.0)
 PAIRS = [(tau, damping) for tau in STRENGTHS for damping in (0.0, 1e-6, 1.0, 1.0 - tau)]
+BASIC = ("squared", "softmax")
 SOLVERS = {
     "primal": cx.Primal(),
     "dual": cx.Dual(),
@@ -94,8 +95,11 @@ def test_all_solvers_give_the_reference_direction(loss, regularizer, problem):
     parts = (part.gradient(flat), part.metric(flat))
     system = eqx.tree_at(lambda s: (s.gradient, s.metric, s.model_jacobian), system, (*parts, None))
     found, converged = _directions(system, jnp.asarray(PAIRS))
+    # All pairs for two losses and under L2; of the rest a few, since long doubles take their time.
+    indices = range(len(PAIRS)) if loss in BASIC or regularizer == "l2" else (0, 3, 6)
     errors = {}
-    for index, expected in enumerate(helpers.reference_directions(reference, regularizer, PAIRS)):
+    pairs = [PAIRS[index] for index in indices]
+    for index, expected in zip(indices, helpers.reference_directions(reference, regularizer, pairs), strict=True):
         for solver, directions, done in zip([*SOLVERS, "proximal"][: len(found)], found, converged, strict=True):
             # A solve that says it ran out of its budget is handed to the dual one; only a factor in float32 may.
             if done[index] or "float32" not in solver:

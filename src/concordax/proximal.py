@@ -35,6 +35,9 @@ from .trust_region import TrustRegion
 _ROUNDS = 60
 _HALVINGS = 30
 _GAP = 1e-12
+# The gap, as such a share or in units of the rounding of u, beyond which a solve counts as one that missed.
+_ENOUGH = 1e-6
+_ROUNDING = 16.0
 
 
 class _Dual(NamedTuple):
@@ -147,7 +150,9 @@ class PreparedProximal(AbstractPrepared):
         promised = jnp.where(usable, self._decrease(end.x, strength), 0.0)
         # With it, decrement and promised decrease of the solution are those of loss, g and R together.
         slack = 0.5 * jnp.sum(image**2) + (shift - 0.5 * strength) * squared_norm - promised
-        converged = ~end.stuck | (0.5 * jnp.sum(end.gap**2) <= 1e-6 * jnp.abs(promised))
+        # Rounding of u leaves a gap of its own, which counts where nothing is promised any more.
+        rounding = (_ROUNDING * jnp.finfo(promised.dtype).eps) ** 2 * jnp.sum(end.u**2)
+        converged = 0.5 * jnp.sum(end.gap**2) <= _ENOUGH * jnp.abs(promised) + rounding
         stats = SolveStats(shift, end.iterations + end.rounds, converged, jnp.zeros((), bool))
         return Solution(move, usable, stats, image, squared_norm, slack)
 
