@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import jax
+import pytest
 
 # Compiled programs of tests belong where the Makefile puts them, not into the user's cache.
 os.environ["CONCORDAX_CACHE_DIR"] = ""
@@ -46,3 +47,10 @@ def pytest_configure(config):
 def pytest_report_header():
     """Says in the head of the report what is left out."""
     return f"not installed, so what needs them is left out: {', '.join(MISSING)}" if MISSING else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Lets go of a module's compiled programs: each holds memory maps, of which Linux allows a process 65,530."""
+    yield
+    jax.clear_caches()

@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
-from concordax.metrics import GroupMetric
+from concordax.metrics import DiagonalMetric, GroupMetric
+from concordax.penalties import AbstractPenalty
 from concordax.proximal import PreparedProximal
 from concordax.solvers import AbstractSolver
 from concordax.system import Problem, build_system, make_batch
@@ -85,6 +86,11 @@ def _linearised(problem, loss):
     return flat, system, helpers.reference_system(case, loss)
 
 
+def _limit(solver: str, tau: float, damping: float) -> float:
+    """1e-8; at t = 1e-8 the proximal step, whose u holds all of r and not its image alone, keeps eps/t."""
+    return 1e-7 if solver == "proximal" and tau + damping < 1e-7 else 1e-8
+
+
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
 @pytest.mark.parametrize("regularizer", helpers.REGULARIZERS)
 @pytest.mark.parametrize("loss", helpers.LOSSES)
@@ -104,7 +110,7 @@ def test_all_solvers_give_the_reference_direction(loss, regularizer, problem):
             # A solve that says it ran out of its budget is handed to the dual one; only a factor in float32 may.
             if done[index] or "float32" not in solver:
                 errors[solver, *PAIRS[index]] = helpers.relative_error(directions[index], expected)
-    misses = {key: error for key, error in errors.items() if not error < 1e-8}
+    misses = {key: error for key, error in errors.items() if not error < _limit(*key)}
     assert not misses
     assert converged.mean() > 0.95
     # Strength and damping do matter: the directions are not all one.

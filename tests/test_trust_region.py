@@ -133,7 +133,7 @@ def test_first_damping_is_a_share_of_the_mean_of_the_kernel_diagonal(share):
     algorithm = _algorithm(case.model, cx.SquaredError(), cx.PseudoHuber(0.3), step=step)
     _, _, infos, _ = _run(algorithm, case.params, jnp.asarray(case.inputs), jnp.asarray(case.targets))
     _, jacobian = helpers.network(helpers.as_layers(case.params), case.inputs, helpers.scales_of(case.model), "tanh")
-    inverse = 1 / helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].hessian(helpers.flatten(case.params))
+    inverse = 1 / helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"].diagonal(helpers.flatten(case.params))
     kernel = (jacobian**2 * inverse).sum(axis=2) / len(case.inputs)
     # Refusals double it, then quadruple, ...: the first trial's damping is what was used, undone by its growths.
     attempts = int(infos.attempts[0])

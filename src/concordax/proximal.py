@@ -31,10 +31,11 @@ from .steps import AbstractStep, LocalProblem
 from .system import System
 from .trust_region import TrustRegion
 
-# Newton steps on the dual, halvings of one of them, and the share of the promised decrease that may be left as gap.
+# Newton steps on the dual, halvings of one of them, and the share of the promised decrease that may be left as gap: its
+# root is the error of δ, and the last steps are as cheap as they are few.
 _ROUNDS = 60
 _HALVINGS = 30
-_GAP = 1e-12
+_GAP = 1e-20
 # The gap, as such a share or in units of the rounding of u, beyond which a solve counts as one that missed.
 _ENOUGH = 1e-6
 _ROUNDING = 16.0
@@ -125,7 +126,7 @@ class PreparedProximal(AbstractPrepared):
 
         start = (jnp.zeros((), int), jnp.ones_like(slope), at(dual.u + move))
         count, _, trial = jax.lax.while_loop(refused, halve, start)
-        better = jnp.sum(trial.gap**2) < jnp.sum(dual.gap**2)
+        better = jnp.sum(trial.gap**2) < 0.25 * jnp.sum(dual.gap**2)
         # Φ may be flat to rounding while G still shrinks; once neither does, this is as far as the digits go.
         flat = (jnp.abs(trial.value - dual.value) <= noise) & ~better
         taken = jax.tree.map(lambda new, old: jnp.where(flat, old, new), trial, dual)
