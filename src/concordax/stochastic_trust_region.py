@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
 from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
+from .steps.line_search import check_trials
 
 # What one step leaves of the largest mean of diag K so far, a memory of a thousand batches, and how fast that grows:
 # one batch of another scale gets the damping it needs, and the next ones do not stand still for it.
@@ -112,10 +113,7 @@ class StochasticTrustRegion(AbstractStep):
                 f"`StochasticTrustRegion(initial_damping={initial_damping!r})`: must be a positive number up to "
                 f"{_LARGEST:g}; 1 is the mean of diag K."
             )
-        if not isinstance(max_attempts, int) or max_attempts < 1:
-            raise ValueError(
-                f"`StochasticTrustRegion(max_attempts={max_attempts!r})`: must be a whole number from 1 up."
-            )
+        check_trials("StochasticTrustRegion", "max_attempts", max_attempts)
         self.momentum, self.initial_damping = float(momentum), float(initial_damping)
         self.max_attempts = max_attempts
 
