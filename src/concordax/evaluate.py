@@ -138,5 +138,5 @@ def kkt_residual(
     problem = Problem(model, loss, regularizer, unravel)
     tau = jnp.asarray(strength, flat.dtype)
     system = build_system(problem, flat, batch, matrix_free=True)
-    gradient = system.jacobian.rmv(system.residual) + tau * system.gradient
+    gradient = system.objective_gradient(tau)
     return jnp.max(jnp.abs(gradient)) if penalty is None else penalty.residual(flat, gradient, tau)

@@ -218,7 +218,7 @@ class ProximalStep(AbstractStep):
             )
         prepared = PreparedProximal(system, local.prepared, local.prepare, self.penalty, local.flat)
         outcome, after = self.step.take(local._replace(prepared=prepared), state)
-        gradient = system.jacobian.rmv(system.residual) + local.strength * system.gradient
+        gradient = system.objective_gradient(local.strength)
         outcome = outcome._replace(kkt_residual=self.penalty.residual(local.flat, gradient, local.strength))
         return self._inside(local, outcome), after
 

@@ -74,6 +74,10 @@ class System(eqx.Module):
     numbers: Float[Array, ""]
     present: Bool[Array, " n"]
 
+    def objective_gradient(self, strength: Float[Array, ""]) -> Float[Array, " p"]:
+        """Wᵀ r + τ g: ∇F."""
+        return self.jacobian.rmv(self.residual) + strength * self.gradient
+
     def slopes(self, direction: Float[Array, " p"]) -> Float[Array, "n c"]:
         """J δ: how the outputs of each row move, 0 for rows of weight 0."""
         assert self.model_jacobian is not None, "kept systems have no J"

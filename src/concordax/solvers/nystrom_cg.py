@@ -38,7 +38,7 @@ class _PreparedNystrom(AbstractPrepared):
 
     def solve(self, strength, damping):
         system, shift = self.system, strength + damping
-        target = -self.root.rmv(system.jacobian.rmv(system.residual) + strength * system.gradient)
+        target = -self.root.rmv(system.objective_gradient(strength))
         tolerance = max(self.tolerance, 8 * float(jnp.finfo(target.dtype).eps))
 
         def product(v):
