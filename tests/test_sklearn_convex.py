@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from sklearn.linear_model import LogisticRegression, PoissonRegressor, QuantileRegressor
+from sklearn.linear_model import ElasticNet, LogisticRegression, PoissonRegressor, QuantileRegressor
 
 import concordax as cx
 
@@ -116,3 +116,27 @@ def test_robust_regression():
     ours = _fit(cx.PseudoHuberLoss(scale), cx.L2(), inputs, targets, strength)
     _at_least_as_good(objective, ours, theirs.x)
     np.testing.assert_allclose(ours[:, 0], theirs.x, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(jnp.float64, 1e-8), (jnp.float32, 1e-4)])
+def test_elastic_net_by_the_proximal_step(dtype, digits):
+    """The corner and a metric that counts, in both precisions: the same zeros, and a run that ends."""
+    _, inputs, signal = _inputs(4)
+    targets = signal + 0.1 * np.sin(7 * inputs[:, 1])
+    strength, smooth = 0.1, 0.4
+    theirs = ElasticNet(
+        alpha=strength * (1 + smooth), l1_ratio=1 / (1 + smooth), fit_intercept=False, tol=1e-14, max_iter=100_000
+    )
+    theirs.fit(inputs, targets)
+    data, start = (jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)), jnp.ones((COLUMNS, 1), dtype)
+    result = cx.train(
+        linear, cx.SquaredError(), smooth * cx.L2(), start, data, strength=strength, step=cx.ProximalStep(cx.L1()),
+        tolerance=0.0, max_steps=12,
+    )  # fmt: skip
+    assert result.params.dtype == dtype
+    assert 0 < (theirs.coef_ == 0).sum() < COLUMNS
+    np.testing.assert_allclose(result.params[:, 0], theirs.coef_, atol=digits)
+    np.testing.assert_array_equal(result.params[:, 0] == 0, theirs.coef_ == 0)
+    assert result.history["kkt_residual"][-1] < digits
+    # Each solve needs a few rounds of one solve each: without an end at the rounding of u it would take all 60.
+    assert result.history["solver_iterations"].max() <= 12 * 3

@@ -16,7 +16,6 @@ from ._types import Batch
 from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
-from .proximal import ProximalStep
 from .regularizers import AbstractRegularizer
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
@@ -130,12 +129,14 @@ class Algorithm(eqx.Module):
     def update(self, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
         """One step: updates to add to `params`, and the new state."""
         with jax.default_matmul_precision("highest"):
-            problem, flat, prepared = self.prepare(params, batch)
-            system = prepared.system
+            solver = self.solver.resolve(self.shape(params, batch))
+            problem, flat, system = self._linearize(params, batch, matrix_free=solver.matrix_free)
+            prepared = solver.prepare(system)
             strength = self.strength.update(state.strength_rule, system, prepared, self.loss, batch)
             tau = strength.strength
-            prepare = self.solver.resolve(self.shape(params, batch)).prepare
-            local = local_problem(problem, flat, batch, prepared, tau, self.damping, step=self.step, prepare=prepare)
+            local = local_problem(
+                problem, flat, batch, prepared, tau, self.damping, step=self.step, prepare=solver.prepare
+            )
             outcome, rule = self.step.take(local, state.rule)
         # `where` returns codes weakly typed; a state of another type than init gave would compile the second step anew.
         status = outcome.status.astype(state.info.status.dtype)
@@ -227,10 +228,10 @@ def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping)
             f"`damping={damping!r}`: must be a finite number from 0 up; the published mode is 1 - strength."
         )
     rule = as_strength(strength)
-    if isinstance(rule, AbstractAdaptiveStrength) and isinstance(step, ProximalStep):
+    if isinstance(rule, AbstractAdaptiveStrength) and step.adds_penalty:
         raise ValueError(
-            f"`strength={strength!r}` judges smooth penalties alone; with `ProximalStep` use a number as strength, or "
-            "a path of them with held-out rows (cx.AnnealedStrength)."
+            f"`strength={strength!r}` judges smooth penalties alone; with `{type(step).__name__}` use a number as "
+            "strength, or a path of them with held-out rows (cx.AnnealedStrength)."
         )
     return Algorithm(model, loss, regularizer, rule, solver, step, float(damping))
 

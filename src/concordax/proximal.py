@@ -32,10 +32,10 @@ from .system import System
 from .trust_region import TrustRegion
 
 # Newton steps on the dual, halvings of one of them, and the share of the promised decrease that may be left as gap: its
-# root is the error of δ, and the last steps are as cheap as they are few.
+# root is the error of δ in the norm of the model, in ‖δ‖ as much larger as tH is small.
 _ROUNDS = 60
 _HALVINGS = 30
-_GAP = 1e-20
+_GAP = 1e-26
 # The gap, as such a share or in units of the rounding of u, beyond which a solve counts as one that missed.
 _ENOUGH = 1e-6
 _ROUNDING = 16.0
@@ -90,6 +90,7 @@ class PreparedProximal(AbstractPrepared):
 
         def go_on(dual: _Dual):
             promised = self._decrease(dual.x, strength)
+            # Not also at the rounding of u, for at a small t that is far from the rounding of δ: `stuck` ends those.
             small = 0.5 * jnp.sum(dual.gap**2) <= _GAP * jnp.abs(promised)
             return ~small & ~dual.stuck & dual.usable & (dual.rounds < _ROUNDS)
 
@@ -114,7 +115,8 @@ class PreparedProximal(AbstractPrepared):
     def _searched(at, dual: _Dual, move) -> _Dual:
         """Armijo's rule on Φ along the Newton step; `stuck` where rounding leaves nothing to gain."""
         slope = jnp.sum(dual.gap * move)
-        noise = 8 * jnp.finfo(slope.dtype).eps * jnp.abs(dual.value)
+        # Φ is a difference of terms of the size of ‖u‖², far larger than itself where the residual stays.
+        noise = 8 * jnp.finfo(slope.dtype).eps * (jnp.abs(dual.value) + jnp.sum(dual.u**2))
 
         def refused(carry):
             count, size, trial = carry
@@ -203,6 +205,11 @@ class ProximalStep(AbstractStep):
     def solved_metric(self, metric, flat):
         """That of the regularizer and the penalty together, diagonal or with groups: Grams have no cheaper form."""
         return self.penalty.curvature(flat, 1 / metric.diagonal(flat.size), jnp.ones((), flat.dtype))
+
+    @property
+    def adds_penalty(self):
+        """It does."""
+        return True
 
     def penalty_value(self, flat):
         """R(θ)."""

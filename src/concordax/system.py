@@ -41,7 +41,7 @@ class Problem(eqx.Module):
     def bend(self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"]) -> Float[Array, "n k"]:
         """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are."""
         outputs, second = second_derivative(lambda at: self.outputs(at, batch.inputs), flat, direction)
-        return _whitening(self.loss, outputs, batch)(second)
+        return _whitening(self.loss, outputs, batch, _row_scale(batch))(second)
 
 
 def total_weight(batch: Batch) -> Float[Array, ""]:
@@ -87,8 +87,8 @@ class System(eqx.Module):
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
     """Linearises the model and collects loss and regularizer at `flat`."""
     outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
-    scale = jnp.sqrt(batch.weights / total_weight(batch))
-    rowwise = _whitening(problem.loss, outputs, batch)
+    scale = _row_scale(batch)
+    rowwise = _whitening(problem.loss, outputs, batch, scale)
     residual = problem.loss.whitened_residual(outputs, batch.targets)
     identity = jnp.broadcast_to(jnp.eye(outputs.shape[1], dtype=flat.dtype), (*outputs.shape, outputs.shape[1]))
     whitening = rowwise(identity)
@@ -107,10 +107,15 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
     )
 
 
-def _whitening(loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch) -> Callable[[Array], Array]:
-    """x [n, c, *d] to √(w/Σw) Sᵀ x a row, 0 where the weight is."""
+def _row_scale(batch: Batch) -> Float[Array, " n"]:
+    return jnp.sqrt(batch.weights / total_weight(batch))
+
+
+def _whitening(
+    loss: AbstractLoss, outputs: Float[Array, "n c"], batch: Batch, scale: Float[Array, " n"]
+) -> Callable[[Array], Array]:
+    """x [n, c, *d] to s Sᵀ x a row with s = √(w/Σw), 0 where the weight is."""
     factor = loss.hessian_factor(outputs, batch.targets)
-    scale = jnp.sqrt(batch.weights / total_weight(batch))
 
     def rowwise(x: Array) -> Array:
         rows = scale.reshape(-1, *(1,) * (x.ndim - 1))

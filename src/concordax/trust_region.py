@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._status import StepStatus
 from .solvers import Solution
 from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
+from .steps.line_search import check_trials
 
 
 class TrustRegionState(NamedTuple):
@@ -79,8 +80,7 @@ class TrustRegion(AbstractStep):
     geodesic: bool = eqx.field(static=True)
 
     def __init__(self, max_attempts: int = 12, *, initial_damping: float = 0.1, geodesic: bool = False):
-        if not isinstance(max_attempts, int) or max_attempts < 1:
-            raise ValueError(f"`TrustRegion(max_attempts={max_attempts!r})`: must be a whole number from 1 up.")
+        check_trials("TrustRegion", "max_attempts", max_attempts)
         if not (math.isfinite(initial_damping) and initial_damping > 0):
             raise ValueError(
                 f"`TrustRegion(initial_damping={initial_damping!r})`: must be a positive finite number; 1 is the mean "

@@ -91,6 +91,11 @@ class AbstractStep(eqx.Module):
         del flat
         return metric
 
+    @property
+    def adds_penalty(self) -> bool:
+        """Whether the rule adds a penalty R to the objective."""
+        return False
+
     def penalty_value(self, flat: Float[Array, " p"]) -> Float[Array, ""]:
         """R(θ), what a rule adds to g in the objective F = loss + τ (g + R); most add nothing."""
         return jnp.zeros((), flat.dtype)
