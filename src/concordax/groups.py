@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, PyTree
 
 from .models import Layers
 
+# The norm, in units of the median, that a group which a first fit left out counts as: out it stays.
+_LEAST = 1e-3
+
 
 class Groups:
     """Disjoint groups of parameters, each with a weight; a parameter in no group stands alone.
@@ -46,7 +49,7 @@ class Groups:
         self._labels = np.full(flat.shape, -1, np.int32)
         self._labels[flat >= 0] = numbers
         self._labels.flags.writeable = False
-        self.weights = tuple(np.ones(len(kept)) if weights is None else np.asarray(weights, float).ravel())
+        self.weights = tuple((np.ones(len(kept)) if weights is None else np.asarray(weights, float)).ravel().tolist())
         if len(self.weights) != len(kept) or not all(0 < w < np.inf for w in self.weights):
             raise ValueError(
                 f"`Groups(weights=...)` needs a positive finite number for each of the {len(kept)} groups; got "
@@ -94,6 +97,39 @@ class Groups:
         Source: Yuan & Lin, JRSS B 68, 2006.
         """
         return Groups(self._labels, np.sqrt(self.sizes))
+
+    def adaptive(self, params: PyTree, power: float = 1.0) -> "Groups":
+        """The same groups with ω divided by (‖x_g‖/median)^power, from parameters of a first fit.
+
+        A penalty strong enough to leave out all noise also draws the groups that stay towards zero. With these weights
+        a second fit hardly touches the large ones, and leaves out what the first one kept small.
+
+        Args:
+            params: the parameters of a first fit, with the shapes that the groups were made for.
+            power: how much more small groups are penalised than large ones.
+
+        Raises:
+            ValueError: for parameters of another size, all zero, or not finite, or a power that is not positive.
+
+        Source: Zou, JASA 101, 2006; for networks Dinh & Ho, NeurIPS 2020.
+
+        Example:
+            >>> Groups([0, 0, 1, 2]).adaptive(np.array([3.0, 4.0, 0.5, 50.0])).weights
+            (1.0, 10.0, 0.1)
+        """
+        flat = np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(params)])
+        if flat.size != self.size:
+            raise ValueError(
+                f"`Groups.adaptive(params)`: the groups are of {self.size} parameters, these are {flat.size}."
+            )
+        if not (power > 0 and np.isfinite(power)):
+            raise ValueError(f"`Groups.adaptive(power={power!r})`: must be a positive finite number; 1 is usual.")
+        inside = self._labels >= 0
+        norms = np.sqrt(np.bincount(self._labels[inside], flat[inside] ** 2, self.count))
+        if not np.isfinite(norms).all() or not norms.any():
+            raise ValueError("`Groups.adaptive(params)`: every group is zero, or one is not finite: use another fit.")
+        share = norms / np.median(norms[norms > 0])
+        return Groups(self._labels, np.asarray(self.weights) / np.maximum(share, _LEAST) ** power)
 
     def total(self, x: Float[Array, "*n p"]) -> Float[Array, "*n g"]:
         """Sums over each group."""

@@ -59,7 +59,7 @@ class Record:
             OSError: it could not be written; a file that was there before is as it was.
         """
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        text = json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(finite(content), indent=1, allow_nan=False, ensure_ascii=False)
         with replace_atomically(path) as file:
             file.write(text.encode() + b"\n")
 
@@ -94,12 +94,13 @@ class Record:
         return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON values with null for every number that is not finite."""
     # JSON has no NaN: readers other than Python's refuse the token.
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

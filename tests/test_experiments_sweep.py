@@ -1,0 +1,134 @@
+"""A sweep of small measurements: killed and resumed, in several processes, the record is the same."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from concordax.errors import UsageError
+from concordax.experiments.record import Record
+from concordax.experiments.sweep import Sweep, run_sweep
+
+CELLS = tuple({"width": width, "seed": seed} for width in (4, 16) for seed in (0, 1, 2))
+
+
+@dataclass(frozen=True)
+class Config:
+    offset: float = 1.0
+
+
+def measure(config, cell):
+    """A number that needs float64, one that is not finite, and nothing random."""
+    value = jnp.asarray(cell["width"] + 1e-12 * cell["seed"]) + config.offset
+    return {"value": float(value), "nothing": math.nan}
+
+
+def _sweep(function=measure, cells=CELLS, **config):
+    return Sweep("toy", Config(**config), cells, function, lambda cell: cell["width"], ["A note."])
+
+
+def _environment():
+    """That of a process which can import this module."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _curves(folder):
+    return Record.load(folder / "toy.json").curves
+
+
+def test_the_record_holds_every_cell_in_order(tmp_path):
+    seen = []
+    record = run_sweep(_sweep(), tmp_path, progress=lambda what, share: seen.append((what, share)))
+    expected = [{**c, "value": 1.0 + c["width"] + 1e-12 * c["seed"], "nothing": None} for c in CELLS]
+    assert record.curves == expected == _curves(tmp_path)
+    assert record.seeds == [0, 1, 2]
+    assert record.config == {"offset": 1.0}
+    assert [what for what, _ in seen] == [f"width {c['width']}, seed {c['seed']}" for c in CELLS]
+    assert [share for _, share in seen] == pytest.approx([4 / 60, 8 / 60, 12 / 60, 28 / 60, 44 / 60, 1.0])
+
+
+@pytest.mark.parametrize("stop", range(len(CELLS)))
+def test_stopped_anywhere_and_resumed_is_the_same(tmp_path, stop):
+    run_sweep(_sweep(), tmp_path / "whole")
+    calls = []
+
+    def counted(config, cell):
+        calls.append(cell)
+        if len(calls) == stop + 1:
+            raise KeyboardInterrupt
+        return measure(config, cell)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(_sweep(counted), tmp_path / "parts")
+    assert not (tmp_path / "parts" / "toy.json").exists()
+    run_sweep(_sweep(counted), tmp_path / "parts", resume=True)
+    # The one that was stopped is measured twice, every other once.
+    assert len(calls) == len(CELLS) + 1
+    assert _curves(tmp_path / "parts") == _curves(tmp_path / "whole")
+
+
+def test_killed_without_warning_and_resumed_is_the_same(tmp_path):
+    """SIGKILL while the fourth cell is measured."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; import test_experiments_sweep as t\n"
+        "def deadly(config, cell):\n"
+        "    if cell == t.CELLS[3]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return t.measure(config, cell)\n"
+        "t.run_sweep(t._sweep(deadly), Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=_environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 3
+    calls = []
+    run_sweep(_sweep(lambda *args: (calls.append(args), measure(*args))[1]), tmp_path, resume=True)
+    assert len(calls) == 3
+    run_sweep(_sweep(), tmp_path / "whole")
+    assert _curves(tmp_path) == _curves(tmp_path / "whole")
+
+
+def test_two_processes_give_the_same(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import test_experiments_sweep as t\n"
+        "if __name__ == '__main__': t.run_sweep(t._sweep(), Path(sys.argv[1]), processes=2)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=_environment(), check=True)
+    run_sweep(_sweep(), tmp_path / "whole")
+    assert _curves(tmp_path) == _curves(tmp_path / "whole")
+
+
+def test_what_another_configuration_wrote_is_not_taken(tmp_path):
+    run_sweep(_sweep(), tmp_path)
+    run_sweep(_sweep(offset=5.0), tmp_path, resume=True)
+    assert _curves(tmp_path)[0]["value"] == 9.0
+    # More seeds: what is there is kept.
+    calls = []
+    more = (*CELLS, {"width": 4, "seed": 3})
+    run_sweep(_sweep(lambda *args: (calls.append(args[1]), measure(*args))[1], more), tmp_path, resume=True)
+    assert calls == [more[-1]]
+
+
+def test_without_resume_all_is_measured_anew_and_damaged_cells_too(tmp_path):
+    run_sweep(_sweep(), tmp_path)
+    calls = []
+    counted = lambda *args: (calls.append(args[1]), measure(*args))[1]
+    run_sweep(_sweep(counted), tmp_path)
+    assert len(calls) == len(CELLS)
+    file = sorted((tmp_path / "cells").glob("*.json"))[0]
+    file.write_text(json.dumps({"value": 1.0})[:-3], encoding="utf-8")
+    run_sweep(_sweep(counted), tmp_path, resume=True)
+    assert len(calls) == len(CELLS) + 1
+
+
+def test_wrong_options_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least one repetition"):
+        run_sweep(_sweep(cells=()), tmp_path)
+    with pytest.raises(UsageError, match="processes=0"):
+        run_sweep(_sweep(), tmp_path, processes=0)
