@@ -31,4 +31,4 @@ def test_block_runs(name):
 
 
 def test_blocks_are_found():
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10

@@ -211,9 +211,35 @@ def test_inputs_of_a_network_are_switched_off():
     assert (np.diff(result.history["objective"]) <= 1e-12).all()
 
 
+def test_adaptive_weights_leave_out_noise_and_draw_less():
+    """A second fit with ω/‖x_g‖ of the first: what noise had kept goes, and the rest is nearer to the truth."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(80, 24))
+    truth = np.repeat([2.0, 0.0, -1.5, 0.0, 0.0, 0.0, 1.0, 0.0], 3)
+    y = x @ truth + rng.normal(size=80)
+    groups = cx.Groups(np.arange(24) // 3).weighted()
+    first = _train(cx.SquaredError(), cx.GroupLasso(groups), x, y, 0.06)
+    norms = lambda flat: np.linalg.norm(np.reshape(flat, (8, 3)), axis=1)
+    present = norms(truth) > 0
+    # The test is of no use unless the first fit keeps a group of noise.
+    assert (norms(first.params)[~present] > 0).any()
+    adaptive = groups.adaptive(first.params)
+    share = norms(first.params) / np.median(norms(first.params)[norms(first.params) > 0])
+    np.testing.assert_allclose(adaptive.weights, np.sqrt(3) / np.maximum(share, 1e-3))
+    squared = groups.adaptive({"a": first.params}, power=2.0)
+    np.testing.assert_allclose(squared.weights, adaptive.weights / np.maximum(share, 1e-3))
+    second = _train(cx.SquaredError(), cx.GroupLasso(adaptive), x, y, 0.06, first.params)
+    np.testing.assert_array_equal(norms(second.params) > 0, present)
+    assert np.linalg.norm(second.params - truth) < 0.9 * np.linalg.norm(first.params - truth)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
+        (lambda: cx.Groups([0, 1]).adaptive(np.ones(3)), ValueError, "are of 2 parameters, these are 3"),
+        (lambda: cx.Groups([0, 1]).adaptive(np.zeros(2)), ValueError, "every group is zero"),
+        (lambda: cx.Groups([0, 1]).adaptive(np.array([1.0, np.nan])), ValueError, "not finite"),
+        (lambda: cx.Groups([0, 1]).adaptive(np.ones(2), 0.0), ValueError, r"adaptive\(power=0.0\)"),
         (lambda: cx.ProximalStep(cx.L2()), TypeError, "must be a penalty"),
         (lambda: cx.ProximalStep(cx.L1(), cx.ProximalStep(cx.L1())), TypeError, "another step rule"),
         (lambda: cx.GroupLasso([0, 1]), TypeError, "must be a cx.Groups"),
