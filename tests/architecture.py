@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("history", "stopping", "batches", "progress", "training", "laplace", "evaluate"),
     ("sparse", "compaction", "path", "diagnosis"),
     ("__init__",),
-    ("sklearn", "columns", "tabular", "persistence", "bundled", "experiments"),
+    ("sklearn", "ntk", "columns", "tabular", "persistence", "bundled", "experiments"),
     ("importance", "summary", "table_checks"),
     ("plots", "console", "workflow"),
     ("report",),
