@@ -24,6 +24,8 @@ NEEDED_BY = {
         "workflow",
         "experiments",
         "table_checks",
+        "ntk_regression",
+        "ntk/regression",
     ),
     "platformdirs": ("compilation_cache",),
     "skops": ("persistence",),
