@@ -66,9 +66,9 @@ def diagonal_of(kernel: Callable, x: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _blocks(x: np.ndarray, largest: int = _LARGEST) -> Iterator[tuple[range, np.ndarray]]:
+def _blocks(x: np.ndarray, largest: int | None = None) -> Iterator[tuple[range, np.ndarray]]:
     """The rows in blocks of one size, a power of two, the last filled up with copies of its first row."""
-    size = min(largest, max(_SMALLEST, 1 << max(len(x) - 1, 0).bit_length()))
+    size = min(_LARGEST if largest is None else largest, max(_SMALLEST, 1 << max(len(x) - 1, 0).bit_length()))
     for start in range(0, len(x), size):
         rows = range(start, min(start + size, len(x)))
         block = x[rows.start : rows.stop]

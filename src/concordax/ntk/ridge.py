@@ -47,9 +47,10 @@ class SpectralRidge:
     def scale(self, shift: float) -> float:
         """s² = yᵀ (K + tD⁻¹)⁻¹ y/N, the likeliest; the noise variance is t s².
 
-        Targets are known to their rounding at best: a constant one leaves eps² instead of nothing.
+        Targets are known to their rounding at best: of constant ones there is that as white noise, which asks for the
+        largest t.
         """
-        least = _EPS**2 / (shift + self.values.mean())
+        least = _EPS**2 * float(np.mean(1 / (self.values + shift)))
         return max(float(np.sum(self.image**2 / (self.values + shift)[:, None])) / self.numbers, least)
 
     def effective_parameters(self, shift: float) -> float:
