@@ -86,16 +86,14 @@ def predict_training(
     steps.
 
     Example:
-        >>> import concordax as cx, jax
+        >>> import concordax as cx, jax, math
         >>> from concordax import ntk
         >>> x = jax.numpy.linspace(-1, 1, 20)[:, None]
-        >>> model = cx.MLP(inputs=1, widths=(2000,))
-        >>> start, rule = model.init(jax.random.key(0)), ntk.GaussNewtonPath(step_size=0.2, damping=0.1)
-        >>> predicted = ntk.predict_training(model, start, (x, x**2), path=rule, steps=[5], strength=1e-8)
-        >>> options = {"strength": 1e-8, "step": cx.FixedStep(0.2), "damping": 0.1, "max_steps": 5}
-        >>> run = cx.train(model, cx.SquaredError(), cx.L2(), start, (x, x**2), **options)
-        >>> bool(abs(predicted.loss[0] / run.history["loss"][-1] - 1) < 0.02)
-        True
+        >>> model = cx.MLP(inputs=1, widths=(500,))
+        >>> parts = (model, model.init(jax.random.key(0)), (x, x**2))
+        >>> run = ntk.predict_training(*parts, path=ntk.GradientFlow(), steps=[0, 10, math.inf], test_inputs=x[:5])
+        >>> bool(run.loss[0] > 10 * run.loss[1] > 100 * run.loss[2]), run.test_outputs.shape
+        (True, (3, 5, 1))
     """
     times = np.atleast_1d(np.asarray([float(step) for step in steps]))
     _check(data, path, times, strength, regularizer, metric, weights)
