@@ -218,6 +218,29 @@ def loss_curves(
     console.say(f"Picture  {picture}")
 
 
+@reproduce.command("ntk")
+@_friendly
+def ntk(
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Small widths, or all.")] = True,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    output_dir: Annotated[Path, typer.Option(help="Folder for numbers and pictures.")] = Path("ntk"),
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Measurements at a time.")] = 1,
+) -> None:
+    """The neural tangent kernel: where kernel regression foretells a trained network, and where not."""
+    from concordax import plots
+    from concordax.experiments import ntk as experiment
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    options = {"quick": quick, "seeds": seeds, "resume": resume, "processes": processes}
+    with console.task_progress() as progress:
+        record = experiment.run(output_dir, **options, progress=progress)
+    console.print_slopes(experiment.slopes(record))
+    console.say(f"Numbers  {output_dir / 'ntk.json'}")
+    for picture in plots.kernels(record, output_dir):
+        console.say(f"Picture  {picture}")
+
+
 def main() -> None:
     """Runs the command line; an interrupt ends it with the shell's code for that."""
     # Read when JAX is imported. Its errors are raised; what it logs are false alarms about programs read from the disk.

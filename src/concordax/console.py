@@ -167,6 +167,22 @@ def print_datasets(entries: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def print_slopes(slopes: list[dict[str, Any]]) -> None:
+    """Prints slopes against width with their standard errors.
+
+    Args:
+        slopes: As `experiments.ntk.slopes` returns them.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("quantity", "depth", "activation", "regularizer"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("slope against width", justify="right", no_wrap=True)
+    for row in slopes:
+        kind = [str(row[name]) for name in ("quantity", "depth", "activation", "regularizer")]
+        table.add_row(*kind, f"{row['slope']:.2f} ± {row['error']:.2f}")
+    Console().print(table)
+
+
 def write_out(text: str) -> None:
     """Writes to stdout as it is, for a file or another program to read."""
     sys.stdout.write(text)
