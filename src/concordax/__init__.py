@@ -101,6 +101,7 @@ _NAMES = {
         "SquaredError",
     ),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
+    "ntk": (),
     "optimizer": ("ggn_score",),
     "path": ("StrengthPath", "strength_path"),
     "penalties": ("L1", "Box", "GroupLasso"),
