@@ -74,7 +74,9 @@ def by_hand(*weights, biases=None):
 def test_what_is_kept_is_what_matters():
     model = cx.MLP(inputs=3, widths=(4,), outputs=1)
     # Unit 0 is constant, unit 1 is not read, unit 3 reads input 2; input 1 is read by unit 1 alone.
-    params = by_hand([[0, 0, 0], [0, 5, 0], [2, 0, 0], [0, 0, 3]], [[7, 0, 1, 1]], biases=[[0.3, 1, 0.1, 0.2], [0.5]])
+    params = by_hand(
+        [[0, 0, 0], [0, 5, 0], [2, 0, 0], [0, 0, 3]], [[7, 0, 1, 1]], biases=[[0.3, 1, 0.1, 0.2], [0.5]]
+    )
     small = cx.compact(model, params)
     assert small.model == cx.MLP(inputs=2, widths=(2,), outputs=1)
     assert small.inputs.tolist() == [0, 2]

@@ -240,7 +240,9 @@ def test_barzilai_borwein_with_a_memory_may_rise_for_a_while():
     """F is never above the largest of the last three, and rises at times; with memory 1 it never does."""
     rises = {}
     for memory in (1, 3):
-        algorithm = _algorithm(_linear, cx.BinaryCrossEntropy(), cx.PseudoHuber(0.05), cx.BarzilaiBorwein(memory), 0.01)
+        algorithm = _algorithm(
+            _linear, cx.BinaryCrossEntropy(), cx.PseudoHuber(0.05), cx.BarzilaiBorwein(memory), 0.01
+        )
         update, rises[memory] = jax.jit(algorithm.update), 0
         for seed in range(12):
             inputs, targets, theta = _problem("binary", seed, 2, 2.0)
@@ -349,7 +351,9 @@ def test_doubling_keeps_the_lowest_trial():
     assert int(doubled.attempts) > int(plain.attempts) == 1
     assert float(doubled.step_size) > float(plain.step_size)
     assert float(doubled.new_objective) < float(plain.new_objective)
-    delta, *_ = _newton("binary", helpers.reference_pseudo_huber(20.0), inputs, targets, np.asarray(theta), 1e-4)
+    delta, *_ = _newton(
+        "binary", helpers.reference_pseudo_huber(20.0), inputs, targets, np.asarray(theta), 1e-4
+    )
 
     def objective(size):
         flat = np.ravel(theta) + size * delta

@@ -17,7 +17,7 @@ from ..solvers.memory import free_bytes
 # Shares of the memory that is free: what a result may take, and what one block of rows may work on.
 RESULT_SHARE, BLOCK_SHARE = 0.5, 0.125
 # Rows of a block at most: products are at the processor's peak long before.
-_MOST_ROWS = 4096
+_MOST_ROWS = 1024
 
 
 def check_rows(call: str, argument: str, rows: PyTree) -> int:
@@ -130,3 +130,8 @@ def rows_of_a_block(network: Network, rows: int, columns: int | None = None) -> 
     room = BLOCK_SHARE * free_bytes() / network.flat.dtype.itemsize
     products = 0 if columns is None else 3 * network.outputs**2 * min(columns, _MOST_ROWS)
     return int(max(1, min(rows, _MOST_ROWS, room // (network.numbers + products))))
+
+
+def starts(size: int, count: int) -> list[int]:
+    """Where blocks of `count` rows start; the last may overlap the one before, so that one program serves all."""
+    return [min(start, size - count) for start in range(0, size, count)]

@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..jacobians import AbstractJacobian, linearize
-from .checks import Network, as_rows, check_network, check_result, check_rows, check_same_features, rows_of_a_block
+from .checks import (
+    Network,
+    as_rows,
+    check_network,
+    check_result,
+    check_rows,
+    check_same_features,
+    rows_of_a_block,
+    starts,
+)
 
 
 def empirical(
@@ -95,7 +104,7 @@ def empirical_diagonal(
     n = check_rows("ntk.empirical_diagonal", "x", x)
     network = check_network("ntk.empirical_diagonal", model, params, x, metric)
     x, count = as_rows(network, x), rows_of_a_block(network, n)
-    parts = [_diagonal(network, _cut(x, start, count)) for start in _starts(n, count)]
+    parts = [_diagonal(network, _cut(x, start, count)) for start in starts(n, count)]
     diagonal = _join(parts, n, count)
     return diagonal[:, 0] if network.outputs == 1 else diagonal
 
@@ -153,11 +162,6 @@ def empirical_product(
 # Blocks of rows -------------------------------------------------------------------------------------------------------
 
 
-def _starts(size: int, count: int) -> list[int]:
-    """Where blocks of `count` rows start; the last may overlap the one before, so that one program serves all."""
-    return [min(start, size - count) for start in range(0, size, count)]
-
-
 def _cut(rows: PyTree, start: int, count: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[start : start + count], rows)
 
@@ -204,13 +208,13 @@ def _symmetric(network: Network, x: PyTree, n: int, count: int) -> Float[Array, 
 
     The block of the last rows with themselves comes last: where it overlaps others, both of its halves are its own.
     """
-    c, starts = network.outputs, _starts(n, count)
-    if len(starts) == 1:
+    c, begins = network.outputs, starts(n, count)
+    if len(begins) == 1:
         return _gram(_jacobian_of(network, x), network.metric)
     kernel = jnp.zeros((n * c, n * c), network.flat.dtype)
-    for index, i in enumerate(starts):
+    for index, i in enumerate(begins):
         one = _jacobian_of(network, _cut(x, i, count))
-        for j in starts[index + 1 :]:
+        for j in begins[index + 1 :]:
             block = _cross_gram(one, _jacobian_of(network, _cut(x, j, count)), network.metric)
             kernel = _place(_place(kernel, block, i * c, j * c), block.T, j * c, i * c)
         kernel = _place(kernel, _gram(one, network.metric), i * c, i * c)
@@ -218,14 +222,14 @@ def _symmetric(network: Network, x: PyTree, n: int, count: int) -> Float[Array, 
 
 
 def _rectangular(network: Network, x1, x2, sizes: tuple[int, int], counts: tuple[int, int]) -> Float[Array, "n m"]:
-    c, starts = network.outputs, [_starts(size, count) for size, count in zip(sizes, counts, strict=True)]
+    c, (first, second) = network.outputs, (starts(*side) for side in zip(sizes, counts, strict=True))
     kernel = jnp.zeros((sizes[0] * c, sizes[1] * c), network.flat.dtype)
     # Of one block alone the Jacobian is made once; else anew for each block of the other rows, at a small part of the
     # price of their product.
-    only = _jacobian_of(network, x2) if len(starts[1]) == 1 else None
-    for i in starts[0]:
+    only = _jacobian_of(network, x2) if len(second) == 1 else None
+    for i in first:
         one = _jacobian_of(network, _cut(x1, i, counts[0]))
-        for j in starts[1]:
+        for j in second:
             two = _jacobian_of(network, _cut(x2, j, counts[1])) if only is None else only
             block = _cross_gram(one, two, network.metric)
             kernel = block if block.shape == kernel.shape else _place(kernel, block, i * c, j * c)
@@ -241,8 +245,8 @@ def _products(network: Network, x1, x2, right: Float[Array, "r n c"], sizes: tup
     for start in range(0, sizes[1], counts[1]):
         total += _transposed(network, _cut(x2, start, counts[1]), right[:, start : start + counts[1]])
     total = network.metric.solve(total)
-    starts = _starts(sizes[0], counts[0])
-    parts = [jnp.moveaxis(_forward(network, _cut(x1, start, counts[0]), total), 1, 0) for start in starts]
+    begins = starts(sizes[0], counts[0])
+    parts = [jnp.moveaxis(_forward(network, _cut(x1, start, counts[0]), total), 1, 0) for start in begins]
     return jnp.moveaxis(_join(parts, sizes[0], counts[0]), 0, 1)
 
 
