@@ -1,0 +1,115 @@
+"""E[d(w) 1{u > 0} 1{v > 0}] with w ~ N(0, 1) in both of u = r w + u° and v = r' w + v°: the derivative of relu.
+
+A step has no short Hermite series. But with a = r/s, b = r'/s', s² and s'² the variances of u° and v°, ρ their
+correlation, the derivative by ρ of P(u > 0, v > 0 | w) is a Gaussian density (Plackett), whose mean over w is
+
+    (1/2π) √κ G(κ)/√(1 − ρ²),   κ = (1 − ρ²)/(1 − ρ² + a² + b² − 2abρ),   G(κ) = E d(√κ z)
+
+so that with ρ = sin θ one smooth integral over θ is left: E d Φ(aw) Φ(bw) + (1/2π) ∫_0^{asin ρ} √κ G(κ) dθ.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .hermite import rule
+from .prior import Law
+
+# Nodes over θ, and half of them for the error.
+_ANGLES = 64
+# Degrees of the interpolation of G in √κ, until it is known to so much of its largest value.
+_DEGREES, _EXACT = (32, 64, 128, 256), 1e-10
+# Twice the halvings of panels that the mean of d itself takes at most.
+_HALVINGS, _CHANGE = 3, 1e-9
+
+
+def orthant_mean(
+    law: Law,
+    loads: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]],
+    scales: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]],
+    rho: Float[Array, "n m"],
+) -> tuple[Float[Array, "n m"], Float[Array, "n m"], tuple[np.ndarray, np.ndarray]]:
+    """The expectation for all pairs, a bound of its error, and of each row E[d(w) 1{u > 0}]."""
+    law, changes = _fine_enough(law, loads, scales)
+    ratios = [_ratio(load, scale) for load, scale in zip(loads, scales, strict=True)]
+    left, right = (_normal(ratio, law.nodes) for ratio in ratios)
+    start = (jnp.asarray(left) * jnp.asarray(law.weights)) @ jnp.asarray(right).T
+    coefficients, inexact = _interpolated(law)
+    # Rows that are sure once w is known have no correlation left: rho is 0 there.
+    a, b = (jnp.asarray(np.where(np.isfinite(ratio), ratio, 0.0)) for ratio in ratios)
+    rules = (np.polynomial.legendre.leggauss(count) for count in (_ANGLES, _ANGLES // 2))
+    whole, half = (_swept(coefficients, a, b, rho, *each) for each in rules)
+    error = jnp.abs(whole - half) + inexact / 4 + jnp.asarray(changes[0])[:, None] + jnp.asarray(changes[1])
+    return start + whole, error, (left @ law.weights, right @ law.weights)
+
+
+def _ratio(load: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """r/s, ±∞ where s = 0; NaN where both are, a row that is 0."""
+    sure = np.where(load == 0, np.nan, np.sign(load) * np.inf)
+    return np.where(scale > 0, load / np.where(scale > 0, scale, 1.0), sure)
+
+
+def _normal(ratio: np.ndarray, nodes: np.ndarray) -> Float[np.ndarray, "n t"]:
+    """Φ(a t); 0 for a row that is 0, as the derivative of relu in 0 is."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.asarray(jax.scipy.special.ndtr(jnp.asarray(ratio[:, None] * nodes))))
+
+
+def _fine_enough(law: Law, loads, scales) -> tuple[Law, list[np.ndarray]]:
+    """The law with so many nodes that E d Φ(aw) is known for each row, and by how much it is not."""
+    seconds = lambda law: [_normal(_ratio(*side), law.nodes) @ law.weights for side in zip(loads, scales, strict=True)]
+    before, found = seconds(law.coarser or law), seconds(law)
+    for _ in range(_HALVINGS):
+        if law.finer is None or all(np.all(np.abs(x - y) <= _CHANGE * y) for x, y in zip(before, found, strict=True)):
+            break
+        law = law.finer()
+        before, found = found, seconds(law)
+    return law, [np.abs(x - y) for x, y in zip(before, found, strict=True)]
+
+
+def _interpolated(law: Law) -> tuple[Float[Array, " k"], float]:
+    """Chebyshev coefficients of G over √κ in [0, 1], and what they miss between their nodes."""
+    z, w = rule(2)
+    mean = lambda root: np.array([law.inverse_curvature(each * z) @ w for each in root])
+    between = (np.linspace(0, 1, 41)[1:] ** 2) * 0.99
+    expected = mean(between)
+    coefficients, missed = np.zeros(1), np.inf
+    for degree in _DEGREES:
+        nodes = (np.cos(np.pi * (np.arange(degree) + 0.5) / degree) + 1) / 2
+        coefficients = np.polynomial.chebyshev.chebfit(2 * nodes - 1, mean(nodes), degree - 1)
+        missed = float(np.abs(np.polynomial.chebyshev.chebval(2 * between - 1, coefficients) - expected).max())
+        if missed <= _EXACT * np.abs(expected).max():
+            break
+    return jnp.asarray(coefficients), missed
+
+
+@jax.jit
+def _swept(coefficients, a, b, rho, nodes, weights) -> Float[Array, "n m"]:
+    """(1/2π) ∫_0^{asin ρ} √κ G(κ) dθ."""
+    half = jnp.arcsin(rho) / 2
+    squares, products = a[:, None] ** 2 + b**2, 2 * a[:, None] * b
+
+    def add(total, node):
+        x, w = node
+        angle = half * (x + 1)
+        sine, room = jnp.sin(angle), jnp.cos(angle) ** 2
+        # a² + b² − 2ab sin θ as a sum of squares: near θ = π/2 and a = b nothing is left of the difference.
+        apart = (a[:, None] - b) ** 2 + products * (1 - sine)
+        total_room = room + jnp.maximum(jnp.where(products > 0, apart, squares - products * sine), 0.0)
+        root = jnp.sqrt(room / jnp.where(total_room > 0, total_room, 1.0))
+        return total + w * root * _chebyshev(coefficients, 2 * root - 1), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros_like(rho), (jnp.asarray(nodes), jnp.asarray(weights)))
+    return total * half / (2 * jnp.pi)
+
+
+def _chebyshev(coefficients: Float[Array, " k"], x: Array) -> Array:
+    """Σ c_k T_k(x) by Clenshaw's recurrence."""
+
+    def add(carry, coefficient):
+        first, second = carry
+        return (coefficient + 2 * x * first - second, first), None
+
+    (first, second), _ = jax.lax.scan(add, (jnp.zeros_like(x), jnp.zeros_like(x)), coefficients[:0:-1])
+    return coefficients[0] + x * first - second
