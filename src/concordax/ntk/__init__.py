@@ -1,4 +1,4 @@
-"""Tangent kernels: J H⁻¹ Jᵀ of a network as it is, and its limit as the width grows."""
+"""Tangent kernels: J H⁻¹ Jᵀ of a network, its limit in width, regression and the path of training by it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,17 +9,28 @@ if TYPE_CHECKING:
     from .finite_width import empirical as empirical
     from .finite_width import empirical_diagonal as empirical_diagonal
     from .finite_width import empirical_product as empirical_product
+    from .function_space import TrainingPath as TrainingPath
+    from .function_space import predict_training as predict_training
     from .hermite import QuadratureWarning as QuadratureWarning
     from .limit import InfiniteWidth as InfiniteWidth
     from .limit import Kernels as Kernels
     from .limit import infinite_width as infinite_width
+    from .paths import GaussNewtonPath as GaussNewtonPath
+    from .paths import GradientDescentPath as GradientDescentPath
+    from .paths import GradientFlow as GradientFlow
+    from .regression import KernelRegression as KernelRegression
+    from .tangent import linearized as linearized
 
 # Imported at the first use of a name, as those of the package itself.
 _NAMES = {
     "activations": ("DualActivation", "dual_activation"),
     "finite_width": ("empirical", "empirical_diagonal", "empirical_product"),
+    "function_space": ("TrainingPath", "predict_training"),
     "hermite": ("QuadratureWarning",),
     "limit": ("InfiniteWidth", "Kernels", "infinite_width"),
+    "paths": ("GaussNewtonPath", "GradientDescentPath", "GradientFlow"),
+    "regression": ("KernelRegression",),
+    "tangent": ("linearized",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
