@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("optimizer", "first_order"),
     ("history", "stopping", "batches", "progress", "training", "laplace", "evaluate"),
-    ("sparse", "compaction", "path", "diagnosis"),
+    ("sparse", "compaction", "path", "diagnosis", "ntk"),
     ("__init__",),
     ("sklearn", "ntk", "columns", "tabular", "persistence", "bundled", "experiments"),
     ("importance", "summary", "table_checks"),
