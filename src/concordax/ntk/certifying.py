@@ -127,8 +127,8 @@ def certify(
     flat, unravel = ravel_pytree(params)
     if not (look.usable and math.isfinite(float(look.first_step))):
         raise ValueError(
-            "`certify(params=...)`: the outputs or the Jacobian are not finite at the start, or the system there cannot "
-            "be factorized. Check the data's scale, or use float64."
+            "`certify(params=...)`: the outputs or the Jacobian are not finite at the start, or the system there "
+            "cannot be factorized. Check the data's scale, or use float64."
         )
     curve = Curve(Problem(model, loss, regularizer, unravel), flat, batch, look.metric)
     eigenvalues = np.maximum(np.asarray(look.eigenvalues, float), 0.0)
@@ -242,7 +242,7 @@ def _reason(start: Start, tried: Ball, ball: Ball | None) -> str:
     if ball is not None:
         return (
             f"There is a stationary point within {ball.radius:.3g}, but it is not shown to be a minimiser: the "
-            f"model may bend by {ball.lipschitz * ball.residual:.3g} there, and {ball.held(start.strength):.3g} holds it."
+            f"model may bend by {ball.lipschitz * ball.residual:.3g} there, {ball.held(start.strength):.3g} holds it."
         )
     parts = {
         "the kernel turns": tried.moved * tried.linear_residual / tried.held(start.strength),
@@ -253,10 +253,10 @@ def _reason(start: Start, tried: Ball, ball: Ball | None) -> str:
     hint = (
         "Use a larger smoothing, or L2()."
         if worst == "the curvature of the regularizer changes"
-        else "It would take a wider network, smaller targets, a larger strength, or `ntk.centered` if the penalty draws "
-        "to zero."
+        else "It would take a wider network, smaller targets, a larger strength, or `ntk.centered` if the penalty "
+        "draws to zero."
     )
     return (
-        f"Nothing is shown: the first step goes {start.first_step:.3g}, and from within {tried.radius:.3g} of the start "
-        f"steps may end {tried.spill:.3g} apart, {parts[worst]:.3g} of it because {worst}. {hint}"
+        f"Nothing is shown: the first step goes {start.first_step:.3g}, and from within {tried.radius:.3g} of the "
+        f"start steps may end {tried.spill:.3g} apart, {parts[worst]:.3g} of it because {worst}. {hint}"
     )
