@@ -27,6 +27,8 @@ from .lipschitz import AbstractLipschitz, Curve, MeasuredLipschitz
 
 # Balls over which L is looked for, in units of the first step: the first that maps into itself counts.
 _REACHES = (1.5, 3.0)
+# Mixed into the key: that which drew the network would draw its very weights again, as the direction to look in.
+_SALT = 0xB411
 MEASURED = MeasuredLipschitz()
 """How L is found by default."""
 
@@ -144,7 +146,8 @@ def certify(
         bending=float(regularizer.constant_at(2.0) or 0.0) * curve.longest,
     )
     length = float(look.interpolation) if least > 0 else math.inf
-    return _certificate(algorithm, params, curve, start, length, lipschitz, jax.random.key(0) if key is None else key)
+    key = jax.random.fold_in(jax.random.key(0) if key is None else key, _SALT)
+    return _certificate(algorithm, params, curve, start, length, lipschitz, key)
 
 
 def _check(loss, regularizer, strength, step_size, lipschitz) -> None:
