@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .models import DenseLayer as DenseLayer
     from .models import LayeredModel as LayeredModel
     from .models import TwoLayer as TwoLayer
+    from .observers import Observer as Observer
+    from .observers import RunView as RunView
     from .optimizer import ggn_score as ggn_score
     from .path import StrengthPath as StrengthPath
     from .path import strength_path as strength_path
@@ -102,6 +104,7 @@ _NAMES = {
     ),
     "models": ("MLP", "DenseLayer", "LayeredModel", "TwoLayer"),
     "ntk": (),
+    "observers": ("Observer", "RunView"),
     "optimizer": ("ggn_score",),
     "path": ("StrengthPath", "strength_path"),
     "penalties": ("L1", "Box", "GroupLasso"),

@@ -20,6 +20,7 @@ from .batches import Batches, Stream, StreamBatches
 from .first_order import FirstOrder, make_first_order
 from .history import RunSetup, TrainResult, as_arrays
 from .losses import AbstractLoss
+from .observers import Observer, RunView
 from .optimizer import Algorithm, GGNState, make_algorithm
 from .progress import ProgressBar
 from .regularizers import AbstractRegularizer
@@ -74,7 +75,7 @@ def train(
     batch_size: int | None = None,
     key: PRNGKeyArray | None = None,
     validation: tuple[Any, Any] | tuple[Any, Any, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | Observer] = (),
     progress: bool = False,
     state: GGNState | None = None,
 ) -> TrainResult:
@@ -100,7 +101,8 @@ def train(
             rows of weight 0. Convergence is judged on means over epochs.
         key: the random key for mini-batches.
         validation: (inputs, targets), or with weights as a third, whose loss is recorded and chooses `best_params`.
-        callbacks: called as callback(step, record) after each step; one that returns True ends the run.
+        callbacks: called as callback(step, record) after each step; one that returns True ends the run. An `Observer`
+            among them, as `ntk.Monitor`, sees parameters, rows and parts as well, and the start before the first step.
         progress: whether to draw a progress bar (needs `rich`).
         state: an optimizer's state to go on from.
 
@@ -153,6 +155,13 @@ def train(
     finally:
         for observer in observers:
             getattr(observer, "close", lambda: None)()
+
+
+def _told(observer: Callback | Observer, view: RunView) -> Any:
+    """What a callback or an observer answers; each gets a record of its own, which it may change."""
+    if isinstance(observer, Observer):
+        return observer.observe(view._replace(record=dict(view.record)))
+    return observer(view.step, dict(view.record))
 
 
 def _checked(algorithm: Algorithm | FirstOrder, params: PyTree, inputs, targets, weights=None) -> Batch:
@@ -212,7 +221,11 @@ class _Run:
         start = time.perf_counter()
         best = _Candidate(math.inf, params, 0, float(state.info.strength))
         status = None
+        watchers = [observer for observer in observers if isinstance(observer, Observer)]
+        view = RunView(0, {}, params, params, batches.sample, batches.sample, self.algorithm, state)
         try:
+            for watcher in watchers:
+                watcher.begin(view)
             for number, batch in zip(range(1, max_steps + 1), batches, strict=False):
                 before = _Candidate(math.inf, params, number - 1, float(state.info.strength))
                 # One assignment: an interrupt leaves either the old pair or the new one.
@@ -221,11 +234,16 @@ class _Run:
                 record = self._record(state, shown, time.perf_counter() - start)
                 self.records.append(record)
                 best = self._best(best, before, _Candidate(math.inf, shown, number, record["strength"]), state)
-                wishes = [observer(number, dict(record)) for observer in observers]
+                view = RunView(
+                    number, dict(record), params, before.params, batch, batches.sample, self.algorithm, state
+                )
+                wishes = [_told(observer, view) for observer in observers]
                 status = self._reason(rule, batches, state, number - best.step)
                 status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
                 if status is not None:
                     break
+            for watcher in watchers:
+                watcher.end(view)
         except KeyboardInterrupt:
             status = RunStatus.INTERRUPTED
         status = RunStatus.MAX_STEPS if status is None else status
