@@ -1,5 +1,7 @@
 """Observers beside plain callbacks: what they are shown, when, and that nobody's run changes for it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,8 @@ class Recorder(cx.Observer):
 
 
 def _train(**options):
+    if "optimizer" not in options:
+        options = {"solver": cx.Primal(), "step": cx.FixedStep(0.5), **options}
     options = {"strength": 1e-3, "max_steps": 4, "tolerance": 0.0, **options}
     return cx.train(*PARTS, START, (jnp.asarray(X), jnp.asarray(Y)), **options)
 
@@ -47,9 +51,12 @@ def test_an_observer_sees_the_start_and_every_step(options):
     recorder, seen = Recorder(), []
     result = _train(callbacks=[recorder, lambda step, record: seen.append((step, record["loss"]))], **options)
     views = recorder.views
-    assert [view.step for view in views] == [0, 1, 2, 3, 4] and recorder.ends == [4]
-    assert views[0].params is START and views[0].previous is START and views[0].record == {}
-    for before, after in zip(views, views[1:], strict=False):
+    assert [view.step for view in views] == [0, 1, 2, 3, 4]
+    assert recorder.ends == [4]
+    assert views[0].params is START
+    assert views[0].previous is START
+    assert views[0].record == {}
+    for before, after in itertools.pairwise(views):
         assert after.previous is before.params
         assert float(after.state.info.strength) == 1e-3
         np.testing.assert_array_equal(after.sample.inputs, X)
