@@ -18,7 +18,7 @@ from .._types import Batch
 from ..metrics import AbstractMetric, GroupMetric
 from ..models import DenseLayer
 from ..system import Problem
-from .centered import Centered
+from .recentering import Centered
 
 # The line along which a model's smoothness is tried moves each parameter by so much, and is as long as the ball at
 # least: shorter ones might cross no jump.
