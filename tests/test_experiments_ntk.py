@@ -119,7 +119,7 @@ def test_slopes_of_a_law_that_is_known():
 
 
 def test_pictures(tmp_path):
-    files = plots.kernels(_record(), tmp_path)
+    files = plots.kernel_sweep(_record(), tmp_path)
     assert [file.name for file in files] == ["ntk-distance.svg", "ntk-drift.svg", "ntk-eigenvalue.svg", "ntk-curve.svg"]
     assert all(file.stat().st_size > 5000 and file.with_suffix(".png").stat().st_size > 5000 for file in files)
     figure = plots.against_width(_record(), "distance")

@@ -104,6 +104,7 @@ def fit(
     """Fits a network to a table; writes a model file and a report on held-out rows."""
     from concordax import report as reports
     from concordax.files import check_writable
+    from concordax.ntk import Monitor
     from concordax.persistence import save_model
     from concordax.tabular import split_table
     from concordax.workflow import fit_split, load_table
@@ -117,8 +118,9 @@ def fit(
             console.say(note, error=True, style="yellow")
     with console.fit_progress(max_steps, quiet=quiet) as callback:
         model, summary = fit_split(
-            split, widths=tuple(width) if width else "auto", max_steps=max_steps, seed=seed, callback=callback
-        )
+            split, widths=tuple(width) if width else "auto", max_steps=max_steps, seed=seed, callback=callback,
+            monitor=Monitor(),
+        )  # fmt: skip
     if not quiet:
         console.print_summary(summary)
     save_model(model, output)
@@ -237,7 +239,7 @@ def ntk(
         record = experiment.run(output_dir, **options, progress=progress)
     console.print_slopes(experiment.slopes(record))
     console.say(f"Numbers  {output_dir / 'ntk.json'}")
-    for picture in plots.kernels(record, output_dir):
+    for picture in plots.kernel_sweep(record, output_dir):
         console.say(f"Picture  {picture}")
 
 

@@ -115,6 +115,7 @@ def render(summary: FitSummary) -> str:
         headlines=list(_headlines(summary)),
         held_out=list(_held_out_pictures(summary)),
         run=list(_run_pictures(summary)),
+        kernel=list(_kernel_pictures(summary)),
         failed=summary.status in {s.name.lower().replace("_", " ") for s in RunStatus if not s.succeeded},
     )
 
@@ -322,3 +323,26 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
             "parameters (dotted).",
             "Eigenvalues of the kernel in descending order with the strength as a line, logarithmic",
         )
+
+
+def _kernel_pictures(summary: FitSummary) -> Iterator[Picture]:
+    """Pictures of the kernel while training."""
+    record = summary.kernel_history
+    if record is None or len(record["step"]) < 2:
+        return
+    yield _picture(
+        plots.kernel_spectrum(record),
+        "Spectrum of the kernel",
+        "Eigenvalues of the neural tangent kernel on a sample of the training rows. What lies above the strength "
+        "(dashed) is learnt from the data; the effective dimension counts how many such directions the sample has.",
+        "Largest and smallest eigenvalue of the kernel, strength and effective dimension over the steps",
+    )
+    yield _picture(
+        plots.kernel_change(record),
+        "Change of the kernel",
+        "A drift far below 1 means the network is trained as if it were linear, by kernel regression; a larger one, "
+        "that it learns features. Alignment is how well the kernel's large directions fit the target. The "
+        "linearization error is by how much a step missed what the linear model promised; the signs are those of "
+        "hidden units that are as at the start.",
+        "Drift of the kernel, linearization error, alignment and unchanged signs over the steps",
+    )

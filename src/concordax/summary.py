@@ -82,6 +82,7 @@ class FitSummary:
         importance: What shuffling each column costs, most important first.
         kernel_eigenvalues: Descending eigenvalues of the whitened Gram matrix at the solution; None for large fits.
         versions: Package versions.
+        kernel_history: What `ntk.Monitor` saw, one value a measurement for each name; None where none was there.
     """
 
     name: str
@@ -115,6 +116,7 @@ class FitSummary:
     importance: tuple[Importance, ...]
     kernel_eigenvalues: np.ndarray | None
     versions: dict[str, str]
+    kernel_history: dict[str, np.ndarray] | None = None
 
 
 def summarize(pipeline: Pipeline, split: Split) -> FitSummary:

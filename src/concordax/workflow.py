@@ -1,7 +1,7 @@
 """From a table to a fitted model and its summary, and from a model and a table to predictions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from concordax.bundled import BUNDLED, load_bundled
 from concordax.columns import build_preprocessor, convert
 from concordax.diagnosis import Diagnosis, Finding, Severity
 from concordax.errors import DataError, UsageError, shorten
+from concordax.ntk import Monitor
 from concordax.persistence import SavedModel
 from concordax.sklearn import GGNClassifier, GGNRegressor
 from concordax.summary import FitSummary, predict_in_chunks, summarize, versions
@@ -48,6 +49,7 @@ def fit_split(
     max_steps: int = 100,
     seed: int = 0,
     callback: Callable[[int, dict[str, float]], bool | None] | None = None,
+    monitor: Monitor | None = None,
 ) -> tuple[SavedModel, FitSummary]:
     """Fits a network to the training rows and scores it on the held-out rows.
 
@@ -57,6 +59,7 @@ def fit_split(
         max_steps: Steps at most.
         seed: Decides the initial weights.
         callback: Called as callback(step, record) after each step; True stops.
+        monitor: Watches the kernel, for the summary's `kernel_history`.
 
     Returns:
         What a model file holds, and the summary.
@@ -65,7 +68,8 @@ def fit_split(
         DataError: The estimator refuses the data.
     """
     kind = GGNRegressor if split.task.kind == "regression" else GGNClassifier
-    estimator = kind(hidden_widths=widths, max_steps=max_steps, random_state=seed, callback=callback)
+    watchers = [watcher for watcher in (callback, monitor) if watcher is not None]
+    estimator = kind(hidden_widths=widths, max_steps=max_steps, random_state=seed, callback=watchers)
     pipeline = Pipeline([("preprocessor", build_preprocessor(split.columns)), ("network", estimator)])
     try:
         pipeline.fit(split.x_train, split.y_train)
@@ -73,6 +77,8 @@ def fit_split(
         raise DataError(f"{split.name} cannot be fitted: {error}") from error
     estimator.set_params(callback=None)
     summary = summarize(pipeline, split)
+    if monitor is not None:
+        summary = replace(summary, kernel_history=monitor.history)
     return SavedModel(pipeline, split.task, split.target_name, split.columns, versions()), summary
 
 

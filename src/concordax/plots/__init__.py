@@ -19,8 +19,10 @@ from .held_out import coverage as coverage
 from .held_out import predictions as predictions
 from .held_out import reliability as reliability
 from .held_out import residuals as residuals
-from .kernels import against_width as against_width
-from .kernels import kernels as kernels
+from .kernel import kernel_change as kernel_change
+from .kernel import kernel_spectrum as kernel_spectrum
+from .kernel_sweep import against_width as against_width
+from .kernel_sweep import kernel_sweep as kernel_sweep
 from .path import strength_path as strength_path
 from .style import FIRST as FIRST
 from .style import GRID as GRID

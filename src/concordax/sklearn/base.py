@@ -25,6 +25,7 @@ from ..history import RunSetup
 from ..laplace import Posterior, posterior
 from ..losses import AbstractLoss
 from ..models import ACTIVATIONS, MLP, DenseLayer
+from ..observers import Observer
 from ..optimizer import make_algorithm
 from ..solvers import Auto
 from ..training import train
@@ -61,7 +62,7 @@ class GGNEstimator(BaseEstimator):
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "warm_start": ["boolean"],
         "verbose": ["boolean"],
-        "callback": [callable, None],
+        "callback": [callable, Observer, list, None],
     }
 
     def __init__(
@@ -128,7 +129,7 @@ class GGNEstimator(BaseEstimator):
                 "step": TrustRegion(initial_damping=_INITIAL_DAMPING),
                 "max_steps": self.max_steps,
                 "tolerance": self.tolerance,
-                "callbacks": [self.callback] if self.callback else (),
+                "callbacks": self._callbacks(),
                 "progress": bool(self.verbose),
             }
             params = self._params() if go_on else _init(model, key)
@@ -220,6 +221,11 @@ class GGNEstimator(BaseEstimator):
             found = explain_fit(self._params(), self.strength_, self.status_, self.history_, setup)
             # The smoothing is this class's choice: what it acts as is no news to who did not make it.
             return Diagnosis([finding for finding in found if not finding.name.startswith("smoothing")])
+
+    def _callbacks(self) -> list:
+        if self.callback is None:
+            return []
+        return list(self.callback) if isinstance(self.callback, list) else [self.callback]
 
     def _params(self) -> tuple[DenseLayer, ...]:
         pairs = zip(self.weights_, self.biases_, strict=True)

@@ -42,7 +42,8 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         dtype: "float64", "float32", or "auto": float64 up to 20,000 numbers of output.
         warm_start: whether a second `fit` goes on from what the first one left.
         verbose: draw a progress bar.
-        callback: called as callback(step, record) after each step; returning True stops.
+        callback: called as callback(step, record) after each step, returning True stops; or an `Observer`, as
+            `ntk.Monitor()`; or a list of both.
 
     Attributes:
         strength_: the strength in force at the end.

@@ -123,7 +123,7 @@ def curve_error(record: Any) -> Figure:
     return _grid(cells, "activation", "depth", "width", "error", ("width", "largest relative error of √loss"), draw)
 
 
-def kernels(record: Any, folder: pathlib.Path) -> list[pathlib.Path]:
+def kernel_sweep(record: Any, folder: pathlib.Path) -> list[pathlib.Path]:
     """Draws all four pictures and saves each as PNG and SVG.
 
     Args:
