@@ -216,6 +216,22 @@ def test_batches_of_a_stream_are_judged_by_the_rows_of_the_first():
         np.testing.assert_allclose(stream.history[name][0], rows.history[name][0], rtol=1e-9, err_msg=name)
 
 
+def test_float32_sees_the_same():
+    x, targets, _ = _data(1)
+    model = cx.MLP(3, (5,), 1)
+    start = helpers.draw_params(model, np.random.default_rng(0))
+    seen = {}
+    for dtype in (jnp.float32, jnp.float64):
+        monitor = ntk.Monitor()
+        params = jax.tree.map(lambda leaf, to=dtype: leaf.astype(to), start)
+        options = {"strength": TAU, "optimizer": optax.sgd(0.3), "max_steps": 2}
+        cx.train(model, cx.SquaredError(), cx.L2(), params, (x, targets), callbacks=[monitor], **options)
+        seen[dtype] = monitor.history
+    for name in FIELDS:
+        rough = 1e-2 if name in ("smallest", "condition") else 1e-4
+        np.testing.assert_allclose(seen[jnp.float32][name], seen[jnp.float64][name], rtol=rough, err_msg=name)
+
+
 def test_a_refused_step_has_no_linearization_error():
     monitor = ntk.Monitor()
     _run([monitor], max_steps=1, optimizer=optax.sgd(1e200))

@@ -49,7 +49,8 @@ def _train(**options):
 )
 def test_an_observer_sees_the_start_and_every_step(options):
     recorder, seen = Recorder(), []
-    result = _train(callbacks=[recorder, lambda step, record: seen.append((step, record["loss"]))], **options)
+    callbacks = [lambda _, record: record.clear(), recorder, lambda step, record: seen.append((step, record["loss"]))]
+    result = _train(callbacks=callbacks, **options)
     views = recorder.views
     assert [view.step for view in views] == [0, 1, 2, 3, 4]
     assert recorder.ends == [4]
@@ -63,7 +64,7 @@ def test_an_observer_sees_the_start_and_every_step(options):
         assert len(after.batch.weights) == options.get("batch_size", 12)
     assert views[-1].params is result.params
     assert views[-1].algorithm.model == MODEL
-    # An observer that empties its record spoils neither the history nor what the callback beside it sees.
+    # One that empties its record spoils neither the history nor what those beside it see.
     losses = list(result.history["loss"])
     assert [view.record["loss"] for view in views[1:]] == losses
     assert seen == list(zip([1, 2, 3, 4], losses, strict=True))

@@ -126,8 +126,8 @@ class Monitor(Observer):
             self._batch = measures.subset(view.sample, self.rows)
             self._targets = measures.centred_targets(self._batch)
             self._measure(view, now)
-        # From here on the time is that of a measurement without compilation.
-        self._expected = 0.0 if not goes_on else self._expected
+            # Nearly all of that was compilation: it says nothing of what the next one takes.
+            self._expected = 0.0
 
     def observe(self, view: RunView) -> None:
         """Measures after a step, where one is due and the time allows it."""
