@@ -5,7 +5,7 @@ Every figure is that of a subset of m rows: K = W H⁻¹ Wᵀ with rows of W sca
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,10 +39,10 @@ class Sighting(NamedTuple):
         signs: for each hidden layer, which pre-activations are positive; none where the model shows no layers.
     """
 
-    gram: Float[Array, "mk mk"]
-    moved: Float[Array, "m c"]
-    predicted: Float[Array, "m c"]
-    signs: tuple[Bool[Array, "m h"], ...]
+    gram: Float[np.ndarray, "mk mk"]
+    moved: Float[np.ndarray, "m c"]
+    predicted: Float[np.ndarray, "m c"]
+    signs: tuple[Bool[np.ndarray, "m h"], ...]
 
 
 def subset(sample: Batch, numbers: int) -> Batch:
@@ -63,26 +63,24 @@ def sight(
     batch: Batch,
 ) -> Sighting:
     """Takes a measurement at `params`, to which a step led from `previous`."""
-    return jax.device_get(_program(jax.default_backend())(model, loss, regularizer, params, previous, batch))
+    seen = _program(jax.default_backend())(model, loss, regularizer, params, previous, batch)
+    return Sighting(*jax.device_get(seen))
 
 
 @functools.cache
 def _program(backend: str) -> Callable:
-    return eqx.filter_jit(_sight, compiler_options=_QUICKLY if backend == "cpu" else None)
+    options: dict[str, Any] = {"compiler_options": _QUICKLY} if backend == "cpu" else {}
+    return eqx.filter_jit(_sight, **options)
 
 
-def _sight(model, loss, regularizer, params, previous, batch) -> Sighting:
+def _sight(model, loss, regularizer, params, previous, batch) -> tuple:
     with jax.default_matmul_precision("highest"):
         flat, unravel = ravel_pytree(params)
         start, _ = ravel_pytree(previous)
         system = build_system(Problem(model, loss, regularizer, unravel), flat, batch)
         before, jacobian = linearize(model, unravel, start, batch.inputs, matrix_free=True)
-        return Sighting(
-            gram=system.jacobian.gram(system.metric),
-            moved=system.outputs - before,
-            predicted=jacobian.mv(flat - start),
-            signs=_signs(model, params, batch.inputs),
-        )
+        gram = system.jacobian.gram(system.metric)
+        return gram, system.outputs - before, jacobian.mv(flat - start), _signs(model, params, batch.inputs)
 
 
 def _signs(model, params, inputs) -> tuple[Array, ...]:

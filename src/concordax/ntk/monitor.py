@@ -94,7 +94,7 @@ class Monitor(Observer):
     def _forget(self) -> None:
         self._records: list[dict[str, float]] = []
         self._batch: Batch | None = None
-        self._kernel: np.ndarray | None = None
+        self._kernel = np.zeros((0, 0))
         self._signs: tuple[np.ndarray, ...] = ()
         self._targets = np.zeros(0)
         self._steps = 0
@@ -149,19 +149,19 @@ class Monitor(Observer):
         assert self._batch is not None, "begin has picked rows"
         parts = view.algorithm.model, view.algorithm.loss, view.algorithm.regularizer
         sighting = measures.sight(*parts, view.params, view.previous, self._batch)
-        if self._kernel is None:
-            self._kernel, self._signs = measures.symmetric(sighting.gram), sighting.signs
-        self._records.append(self._figures(sighting, float(view.state.info.strength)))
+        kernel = measures.symmetric(sighting.gram)
+        if not self._records:
+            self._kernel, self._signs = kernel, sighting.signs
+        self._records.append(self._figures(kernel, sighting, float(view.state.info.strength)))
         self._expected = time.perf_counter() - begun
         self._spent += self._expected
 
-    def _figures(self, sighting: measures.Sighting, strength: float) -> dict[str, float]:
+    def _figures(self, kernel: np.ndarray, sighting: measures.Sighting, strength: float) -> dict[str, float]:
         found: dict[str, float] = dict.fromkeys(FIELDS, np.nan) | {"step": float(self._steps), "strength": strength}
-        kernel = measures.symmetric(sighting.gram)
         if not np.all(np.isfinite(kernel)):
             # LAPACK raises for them; a diagnosis must not end the run.
             return found
-        found |= measures.spectrum(kernel, strength, np.finfo(sighting.gram.dtype).eps)
+        found |= measures.spectrum(kernel, strength, float(np.finfo(sighting.gram.dtype).eps))
         found["alignment"] = measures.alignment(kernel, self._targets)
         found["drift"] = measures.drift(kernel, self._kernel)
         found["linearization_error"] = measures.linearization_error(sighting.moved, sighting.predicted)
