@@ -69,8 +69,18 @@ def sight(
 
 @functools.cache
 def _program(backend: str) -> Callable:
-    options: dict[str, Any] = {"compiler_options": _QUICKLY} if backend == "cpu" else {}
-    return eqx.filter_jit(_sight, **options)
+    return eqx.filter_jit(_sight, **_options(backend))
+
+
+def _options(backend: str) -> dict[str, Any]:
+    if backend != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=_QUICKLY).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        # An XLA that does not know one of them.
+        return {}
+    return {"compiler_options": _QUICKLY}
 
 
 def _sight(model, loss, regularizer, params, previous, batch) -> tuple:
