@@ -223,11 +223,14 @@ def test_float32_sees_the_same():
     seen = {}
     for dtype in (jnp.float32, jnp.float64):
         # Few rows: a kernel whose smallest eigenvalue float32 still sees.
-        monitor = ntk.Monitor(rows=5)
+        monitor, larger = ntk.Monitor(rows=5), ntk.Monitor()
         params = jax.tree.map(lambda leaf, to=dtype: leaf.astype(to), start)
         options = {"strength": TAU, "optimizer": optax.sgd(0.3), "max_steps": 2}
-        cx.train(model, cx.SquaredError(), cx.L2(), params, (x, targets), callbacks=[monitor], **options)
+        cx.train(model, cx.SquaredError(), cx.L2(), params, (x, targets), callbacks=[monitor, larger], **options)
         seen[dtype] = monitor.history
+        # A millionth of the largest is no number in float32.
+        condition = larger.history["condition"][-1]
+        assert condition == np.inf if dtype == jnp.float32 else 1e6 < condition < 1e7
     for name in FIELDS:
         rough = 1e-2 if name in ("smallest", "condition") else 1e-4
         np.testing.assert_allclose(seen[jnp.float32][name], seen[jnp.float64][name], rtol=rough, err_msg=name)
