@@ -24,9 +24,9 @@ RANGE = 13.0
 _NODES = 10
 # Terms at each level; a level has twice the nodes of the one before, 10 a unit of z at first. Oscillations of h_k have
 # wave numbers up to √k, and ten nodes resolve a wave number of 20.
-_TERMS = (64, 256, 1024, 2048)
+_TERMS = (64, 256, 512, 1536)
 # Numbers at a time, of values of f and of coefficients in all.
-_CHUNK, _MOST = 2**21, 2**27
+_CHUNK, _MOST = 2**21, 2**26
 # Terms between two passes over a pair's numbers.
 _UNROLL = 8
 
@@ -74,19 +74,27 @@ class Expansion(NamedTuple):
 
     Attributes:
         coefficients: √ω_t a_k, [n, T, K].
-        tail: Σ_t ω_t Σ_{k≥K} a_k², [n].
+        held: Σ_t ω_t a_k², [n, K].
+        beyond: Σ_t ω_t Σ_{k≥K} a_k², [n].
         error: √Σ_t ω_t ‖δa‖², what the quadrature may have changed, [n].
         second: Σ_t ω_t E f², [n].
+        terms: those that count.
         level: of the nodes.
-        short: whether terms are missing that count.
+        short: whether terms beyond K count too.
     """
 
     coefficients: np.ndarray
-    tail: np.ndarray
+    held: np.ndarray
+    beyond: np.ndarray
     error: np.ndarray
     second: np.ndarray
+    terms: int
     level: int
     short: bool
+
+    def tail(self, terms: int) -> np.ndarray:
+        """Σ_t ω_t of all a_k² from that term on, [n]."""
+        return self.beyond + np.sum(self.held[:, terms:], axis=1)
 
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -125,8 +133,11 @@ def expand(
         enough = np.all(change <= exact * np.sqrt(size)) and np.all(tail <= exact * size)
         if enough or level + 1 == len(_TERMS) or n * shifts * _TERMS[level + 1] > _MOST:
             break
-    terms, dropped = _terms_that_count(held, 0.1 * exact * size)
-    return Expansion(a[..., :terms] * np.sqrt(weights)[:, None], tail + dropped, change, size, level, not enough)
+    # Whole steps of the series, from which on there is next to nothing.
+    left = np.cumsum(held[:, ::-1], axis=1)[:, ::-1]
+    counting = np.flatnonzero(np.any(left > 0.1 * exact * size[:, None], axis=0))
+    terms = -(-(int(counting[-1]) + 1 if counting.size else 1) // _UNROLL) * _UNROLL
+    return Expansion(a * np.sqrt(weights)[:, None], held, tail, change, size, terms, level, not enough)
 
 
 def second_moment(f: Function, mean: Float[np.ndarray, "n t"], scale: Float[np.ndarray, " n"]) -> np.ndarray:
@@ -152,14 +163,6 @@ def _at_level(f, mean, scale, level):
     return a, second, edge
 
 
-def _terms_that_count(held: Float[np.ndarray, "n k"], small: Float[np.ndarray, " n"]) -> tuple[int, np.ndarray | float]:
-    """How many terms, in whole steps of the series, leave out no more than is small, and what they leave out."""
-    left = np.cumsum(held[:, ::-1], axis=1)[:, ::-1]
-    needed = np.flatnonzero(np.any(left > small[:, None], axis=0))
-    terms = -(-(needed[-1] + 1 if needed.size else 1) // _UNROLL) * _UNROLL
-    return terms, left[:, terms] if terms < held.shape[1] else 0.0
-
-
 # Pairs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -172,12 +175,13 @@ def pairs(
     its even and odd part stand for it in between.
     """
     a, b = (side.expansion for side in (one, two))
-    terms = max(a.coefficients.shape[2], b.coefficients.shape[2])
-    left, right = (_filled(side.coefficients, terms) for side in (a, b))
+    # What counts on one side, as far as the other has it.
+    terms = min(max(a.terms, b.terms), a.held.shape[1], b.held.shape[1])
+    left, right = (jnp.asarray(side.coefficients[..., :terms]) for side in (a, b))
     value = _series(left, right, rho)
     short = a.short or b.short
     bound = _bound(
-        rho, terms, short, *(jnp.asarray(x) for side in (a, b) for x in (side.tail, side.error, side.second))
+        rho, terms, short, *(jnp.asarray(x) for side in (a, b) for x in (side.tail(terms), side.error, side.second))
     )
     if not short:
         return value, bound
@@ -205,8 +209,13 @@ class Shifted(NamedTuple):
     def part(self, where: slice) -> "Shifted":
         """Some of the rows."""
         series = self.expansion
-        a, tail, error, second = (x[where] for x in (series.coefficients, series.tail, series.error, series.second))
-        some = Expansion(a, tail, error, second, series.level, series.short)
+        some = series._replace(
+            coefficients=series.coefficients[where],
+            held=series.held[where],
+            beyond=series.beyond[where],
+            error=series.error[where],
+            second=series.second[where],
+        )
         return Shifted(self.mean[where], self.scale[where], self.weights, some)
 
     def less_exact(self, error: Float[np.ndarray, " n"]) -> "Shifted":
@@ -217,10 +226,6 @@ class Shifted(NamedTuple):
 def shifted(f: Function, mean, scale, weights, exact: float) -> Shifted:
     """Rows with their expansion, as exact as `expand` says."""
     return Shifted(mean, scale, weights, expand(f, mean, scale, weights, exact))
-
-
-def _filled(a: np.ndarray, terms: int) -> Float[Array, "n t k"]:
-    return jnp.asarray(np.pad(a, ((0, 0), (0, 0), (0, terms - a.shape[2]))))
 
 
 def _series(a: Float[Array, "n t k"], b: Float[Array, "m t k"], rho: Float[Array, "n m"]) -> Float[Array, "n m"]:

@@ -11,6 +11,7 @@ and c^{l+1} = F^l + 1. d = 1/h'' is 1 without a regularizer, and T¹ is then c S
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -45,9 +46,7 @@ class Kernels(NamedTuple):
     ntk: Array
 
 
-def infinite_width(
-    model: TwoLayer | MLP, *, regularizer: AbstractRegularizer | None = None, tolerance: float = 1e-6
-) -> "InfiniteWidth":
+def infinite_width(model: Callable, *, regularizer=None, tolerance: float = 1e-6) -> "InfiniteWidth":
     """The kernels to which those of a network at its start tend as its hidden layers grow.
 
     `kernel(x1, x2)` has two parts: `nngp`, the covariance of an output over starts, and `ntk`, the limit of what

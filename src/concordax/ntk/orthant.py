@@ -5,8 +5,11 @@ correlation, the derivative by ρ of P(u > 0, v > 0 | w) is a Gaussian density (
 
     (1/2π) √κ G(κ)/√(1 − ρ²),   κ = (1 − ρ²)/(1 − ρ² + a² + b² − 2abρ),   G(κ) = E d(√κ z)
 
-so that with ρ = sin θ one smooth integral over θ is left: E d Φ(aw) Φ(bw) + (1/2π) ∫_0^{asin ρ} √κ G(κ) dθ.
+and with ρ = sin θ one smooth integral over θ is left: E[d(w) Φ(aw) Φ(bw)] + (1/2π) ∫_0^{asin ρ} √κ G(κ) dθ.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,8 @@ from .prior import Law
 
 # Nodes over θ, and half of them for the error.
 _ANGLES = 64
+# In radians, the narrowest rise of the integrand that the nodes are laid out for.
+_NARROWEST = 1e-6
 # Degrees of the interpolation of G in √κ, until it is known to so much of its largest value.
 _DEGREES, _EXACT = (32, 64, 128, 256), 1e-10
 # Twice the halvings of panels that the mean of d itself takes at most.
@@ -34,19 +39,24 @@ def orthant_mean(
     law, changes = _fine_enough(law, loads, scales)
     ratios = [_ratio(load, scale) for load, scale in zip(loads, scales, strict=True)]
     left, right = (_normal(ratio, law.nodes) for ratio in ratios)
-    start = (jnp.asarray(left) * jnp.asarray(law.weights)) @ jnp.asarray(right).T
-    coefficients, inexact = _interpolated(law)
+    coefficients, inexact = _interpolated(law.inverse_curvature)
     # Rows that are sure once w is known have no correlation left: rho is 0 there.
-    a, b = (jnp.asarray(np.where(np.isfinite(ratio), ratio, 0.0)) for ratio in ratios)
+    a, b = (np.where(np.isfinite(ratio), ratio, 0.0) for ratio in ratios)
+    value, error = _summed(left * law.weights, right, coefficients, a, b, rho, *changes)
+    return value, error + inexact / 4, (left @ law.weights, right @ law.weights)
+
+
+@jax.jit
+def _summed(left, right, coefficients, a, b, rho, change1, change2) -> tuple[Array, Array]:
+    """(E[d Φ(aw) Φ(bw)] + the integral, what it changed with half the nodes and what the sums over w did)."""
     rules = (np.polynomial.legendre.leggauss(count) for count in (_ANGLES, _ANGLES // 2))
     whole, half = (_swept(coefficients, a, b, rho, *each) for each in rules)
-    error = jnp.abs(whole - half) + inexact / 4 + jnp.asarray(changes[0])[:, None] + jnp.asarray(changes[1])
-    return start + whole, error, (left @ law.weights, right @ law.weights)
+    return left @ right.T + whole, jnp.abs(whole - half) + change1[:, None] + change2
 
 
 def _ratio(load: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """r/s, ±∞ where s = 0; NaN where both are, a row that is 0."""
-    sure = np.where(load == 0, np.nan, np.sign(load) * np.inf)
+    sure = np.where(load == 0, np.nan, np.copysign(np.inf, load))
     return np.where(scale > 0, load / np.where(scale > 0, scale, 1.0), sure)
 
 
@@ -68,40 +78,45 @@ def _fine_enough(law: Law, loads, scales) -> tuple[Law, list[np.ndarray]]:
     return law, [np.abs(x - y) for x, y in zip(before, found, strict=True)]
 
 
-def _interpolated(law: Law) -> tuple[Float[Array, " k"], float]:
+@functools.lru_cache(maxsize=16)
+def _interpolated(d: Callable) -> tuple[np.ndarray, float]:
     """Chebyshev coefficients of G over √κ in [0, 1], and what they miss between their nodes."""
-    z, w = rule(2)
-    mean = lambda root: np.array([law.inverse_curvature(each * z) @ w for each in root])
-    between = (np.linspace(0, 1, 41)[1:] ** 2) * 0.99
-    expected = mean(between)
-    coefficients, missed = np.zeros(1), np.inf
+    z, w = rule(1)
+    mean = lambda root: d(np.outer(root, z).ravel()).reshape(len(root), -1) @ w
+    between = np.linspace(0, 1, 41)[1:] ** 2 * 0.99
+    expected, coefficients, missed = mean(between), np.zeros(1), np.inf
     for degree in _DEGREES:
         nodes = (np.cos(np.pi * (np.arange(degree) + 0.5) / degree) + 1) / 2
         coefficients = np.polynomial.chebyshev.chebfit(2 * nodes - 1, mean(nodes), degree - 1)
         missed = float(np.abs(np.polynomial.chebyshev.chebval(2 * between - 1, coefficients) - expected).max())
         if missed <= _EXACT * np.abs(expected).max():
             break
-    return jnp.asarray(coefficients), missed
+    return coefficients, missed
 
 
-@jax.jit
 def _swept(coefficients, a, b, rho, nodes, weights) -> Float[Array, "n m"]:
-    """(1/2π) ∫_0^{asin ρ} √κ G(κ) dθ."""
-    half = jnp.arcsin(rho) / 2
-    squares, products = a[:, None] ** 2 + b**2, 2 * a[:, None] * b
+    """(1/2π) ∫_0^{asin ρ} √κ G(κ) dθ.
+
+    For ρ < 0 it is minus that of |ρ| and −b. Over ψ = π/2 − θ, where κ = 0 at ψ = 0 unless a = b: it rises over a width
+    of ε = |a − b|/√(1 + ab), and ψ = ε sinh s makes that the unit of s.
+    """
+    a, b, size = a[:, None], jnp.where(rho < 0, -b, b), jnp.abs(rho)
+    square, product = (a - b) ** 2, a * b
+    unit = jnp.clip(jnp.sqrt(square / (1 + jnp.maximum(product, 0.0))), _NARROWEST, 1.0)
+    low = jnp.arcsinh(jnp.arctan2(jnp.sqrt((1 - size) * (1 + size)), size) / unit)
+    half = (jnp.arcsinh(jnp.pi / 2 / unit) - low) / 2
 
     def add(total, node):
         x, w = node
-        angle = half * (x + 1)
-        sine, room = jnp.sin(angle), jnp.cos(angle) ** 2
-        # a² + b² − 2ab sin θ as a sum of squares: near θ = π/2 and a = b nothing is left of the difference.
-        apart = (a[:, None] - b) ** 2 + products * (1 - sine)
-        total_room = room + jnp.maximum(jnp.where(products > 0, apart, squares - products * sine), 0.0)
-        root = jnp.sqrt(room / jnp.where(total_room > 0, total_room, 1.0))
-        return total + w * root * _chebyshev(coefficients, 2 * root - 1), None
+        s = low + half * (x + 1)
+        angle = unit * jnp.sinh(s)
+        room = jnp.sin(angle) ** 2
+        # a² + b² − 2ab cos ψ without its cancellation.
+        root = jnp.sqrt(room / (room + square + 4 * product * jnp.sin(angle / 2) ** 2))
+        return total + w * unit * jnp.cosh(s) * root * _chebyshev(coefficients, 2 * root - 1), None
 
     total, _ = jax.lax.scan(add, jnp.zeros_like(rho), (jnp.asarray(nodes), jnp.asarray(weights)))
-    return total * half / (2 * jnp.pi)
+    return jnp.sign(rho) * total * half / (2 * jnp.pi)
 
 
 def _chebyshev(coefficients: Float[Array, " k"], x: Array) -> Array:

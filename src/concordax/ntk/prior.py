@@ -19,6 +19,8 @@ from .hermite import panels
 _FARTHEST = 37.5
 # Panels are halved so many times at most, until means change by less.
 _HALVINGS, _CHANGE = 6, 1e-10
+# Numbers of the vectors at a time on which a metric is evaluated.
+_CHUNK = 2**21
 # Share of the largest node at which a node is left out.
 _NEGLIGIBLE = 1e-18
 
@@ -80,9 +82,10 @@ class Curvature:
 
     def __init__(self, regularizer: AbstractRegularizer | None, model: TwoLayer | MLP):
         self._regularizer, self.leaves = regularizer, leaves_of(model)
+        self._functions: dict[Leaf, Callable[[np.ndarray], np.ndarray]] = {}
         self._size = sum(leaf.size for layer in self.leaves for leaf in layer.values())
         if regularizer is not None:
-            self._evaluate = jax.jit(self._metric_inverse)
+            self._evaluate = jax.jit(jax.vmap(self._metric_inverse))
             for layer in self.leaves:
                 for leaf in layer.values():
                     self._check_equal(leaf)
@@ -99,7 +102,7 @@ class Curvature:
     def _check_equal(self, leaf: Leaf) -> None:
         """All entries of a leaf must have one d: nothing else is the same at every width."""
         for value in (0.0, 0.7, -1.3):
-            found = np.asarray(self._evaluate(jnp.full(self._size, value)))[leaf.start : leaf.start + leaf.size]
+            found = np.asarray(self._evaluate(jnp.full((1, self._size), value)))[0, leaf.start : leaf.start + leaf.size]
             if np.ptp(found) > 1e-9 * np.abs(found).max():
                 raise ValueError(
                     f"`ntk.infinite_width(regularizer={self._regularizer!r})`: its curvature differs within the "
@@ -111,13 +114,20 @@ class Curvature:
         """d(t)."""
         if self._regularizer is None:
             return np.ones_like(t)
+        vectors = max(1, min(-(-t.size // leaf.size), _CHUNK // self._size))
         out = np.empty_like(t)
-        for start in range(0, t.size, leaf.size):
-            part = t[start : start + leaf.size]
-            flat = np.zeros(self._size)
-            flat[leaf.start : leaf.start + part.size] = part
-            out[start : start + leaf.size] = np.asarray(self._evaluate(jnp.asarray(flat)))[leaf.start :][: part.size]
+        for start in range(0, t.size, vectors * leaf.size):
+            part = t[start : start + vectors * leaf.size]
+            flat = np.zeros((vectors, self._size))
+            filled = np.pad(part, (0, vectors * leaf.size - part.size)).reshape(vectors, leaf.size)
+            flat[:, leaf.start : leaf.start + leaf.size] = filled
+            found = np.asarray(self._evaluate(jnp.asarray(flat)))[:, leaf.start : leaf.start + leaf.size]
+            out[start : start + part.size] = found.ravel()[: part.size]
         return out
+
+    def _of(self, leaf: Leaf) -> Callable[[np.ndarray], np.ndarray]:
+        """d of a leaf, always the same object: what is made from it is kept."""
+        return self._functions.setdefault(leaf, functools.partial(self, leaf))
 
     def normal(self, leaf: Leaf) -> Law:
         """Under N(0, 1)."""
@@ -147,10 +157,10 @@ class Curvature:
 
         def finer(law: Law, width: float) -> Law:
             found = self._panels(leaf, low, high, density, width)[0]
-            return dataclasses.replace(found, coarser=law, finer=lambda: finer(found, width / 2))
+            return dataclasses.replace(found, coarser=law, finer=functools.cache(lambda: finer(found, width / 2)))
 
         law = dataclasses.replace(steps[-2][0], coarser=steps[max(0, len(steps) - 3)][0])
-        return dataclasses.replace(law, finer=lambda: finer(law, width / 2))
+        return dataclasses.replace(law, finer=functools.cache(lambda: finer(law, width / 2)))
 
     def _panels(self, leaf: Leaf, low: float, high: float, density: Callable, width: float) -> tuple[Law, np.ndarray]:
         """A law without the nodes that do not count, and the means by which its halving is judged."""
@@ -163,7 +173,7 @@ class Curvature:
         self._finite(leaf, float(np.sum(weights)))
         means = np.array([np.sum(weights * g) for g in (1.0, t**2, np.cos(3 * t))])
         kept = weights > _NEGLIGIBLE * weights.max()
-        return Law(t[kept], weights[kept], functools.partial(self, leaf)), means
+        return Law(t[kept], weights[kept], self._of(leaf)), means
 
     def _finite(self, leaf: Leaf, mean: float) -> float:
         if not (np.isfinite(mean) and mean > 0):
