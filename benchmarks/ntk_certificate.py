@@ -99,10 +99,21 @@ def kept() -> dict[str, Any]:
             checked = found.check(result)
             row[name] = {"distance": checked.distance, "within": checked.within, "losses": checked.losses}
         last = float(result.history["loss"][-1])
-        row["loss"], row["steps to 1.1 of it"] = last, found.steps_to(1.1 * last)
+        # The bound of the loss tends to ½V², V that of the residual at the minimiser.
+        row |= {"loss": last, "bound of it": found.loss_after(100), "steps to twice it": found.steps_to(2 * last)}
+        row["contraction"] = found.contraction
         rows.append(row)
         print(len(rows), draws, row, flush=True)
-    return {"runs": rows, "draws": draws} | {name: _judged(rows, name) for name in (FIXED, TRUST)}
+    certified = {f"width {width}": sum(row["width"] == width for row in rows) for width in WIDTHS}
+    looser = float(np.median([row["bound of it"] / row["loss"] for row in rows]))
+    steps = sum(row["steps to twice it"] is not None for row in rows)
+    counts = {
+        "draws": draws,
+        "certified": certified,
+        "loss bound, median ratio": looser,
+        "steps to twice the loss": steps,
+    }
+    return {"runs": rows} | counts | {name: _judged(rows, name) for name in (FIXED, TRUST)}
 
 
 def _judged(rows: list[dict], name: str) -> dict[str, Any]:

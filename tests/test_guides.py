@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ("diagnosis", "minibatches", "regularizers", "sparsity")
+GUIDES = ("certificates", "diagnosis", "minibatches", "regularizers", "sparsity")
 FOLDER = Path(__file__).parent.parent / "docs"
 BLOCKS = {
     f"{guide}-{number}": block

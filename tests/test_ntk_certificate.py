@@ -268,7 +268,7 @@ def curve(model, params, inputs, penalty=None):
 
 def unit_curvatures(weight, outer, inputs, width):
     """max over unit (s, a) of ‖(2 a s φ'(wx) x + v s² φ''(wx) x²)‖ of each unit, one input: a grid of angles."""
-    angle = np.linspace(0, np.pi, 2001)
+    angle = np.linspace(0, np.pi, 301)
     s, a = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, tanh = inputs[:, 0], np.tanh(weight[:, None, None] * inputs[:, 0])
     first, second = 1 - tanh**2, -2 * tanh * (1 - tanh**2)
@@ -290,7 +290,7 @@ def test_measured_curvature_is_that_of_brute_force():
     assert measured.over(at_start, 1.0, key) <= ntk.BoundedLipschitz().over(at_start, 1.0, key)
     alone = cx.TwoLayer(1, 1, activation="tanh")
     params = alone.init(key)
-    radius, angle = np.meshgrid(np.linspace(0, 0.8, 41), np.linspace(0, 2 * np.pi, 181))
+    radius, angle = np.meshgrid(np.linspace(0, 0.8, 17), np.linspace(0, 2 * np.pi, 91))
     w = float(params[0].weight[0, 0]) + (radius * np.cos(angle)).ravel()
     v = float(params[1].weight[0, 0]) + (radius * np.sin(angle)).ravel()
     exact = unit_curvatures(w, v, inputs, 1).max()
@@ -432,3 +432,39 @@ def test_linearization_at_its_ends():
         ntk.linearization(linear, start, start, inputs, tolerance=0.0)
     with pytest.raises(ValueError, match="strength"):
         ntk.linearization(linear, start, start, inputs, strength=-1.0)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_inequalities_are_those_of_the_guide(tall):
+    """E, V and the contraction with integrals by quadrature and suprema on a grid."""
+    d, u, sigma, tau, k, lipschitz, rho = 0.4, 0.7, 0.9, 0.02, 0.3, 0.5, 0.6
+    ball = Ball(Start(d, u, sigma, 1.5, tall, tau, k), lipschitz, rho)
+    x = (np.arange(100_000) + 0.5) / 100_000
+    s = sigma - lipschitz * rho
+    assert s > 0
+    held = lambda t: np.exp(-k * rho) * t + tall * s**2
+    singular = np.geomspace(s * np.exp(-k * rho / 2), 10, 100_001)
+    response = lambda t: np.exp(k * rho / 2) * np.max(singular / (singular**2 + t))
+    bend = rho * np.mean(np.exp(k * rho) - np.exp(k * x * rho)) + (np.exp(k * rho) - 1) * d
+    curved = 0.5 * lipschitz * rho**2 + lipschitz * rho * d
+    along = lipschitz * rho * tau * u + tau * bend
+    assert ball.spill == pytest.approx(along / held(tau) + response(tau) * curved, rel=1e-6)
+    kept = 1.0 if tall else tau / (singular[0] ** 2 + tau)
+    residual = tau * u + kept * curved + response(tau) * along
+    assert ball.residual == pytest.approx(residual, rel=1e-6)
+    assert ball.convexity == pytest.approx(held(tau) - lipschitz * residual, rel=1e-6)
+    far, damping, t = 0.2, 0.05, tau + 0.05
+    grown = np.exp(k * rho) * np.mean(np.exp((1 - x) * k * far) - 1)
+    rate = damping / t * np.exp(k * rho) + lipschitz * residual / held(t) + 0.5 * response(t) * lipschitz * far
+    expected = (0.3 + 0.7 * (rate + tau / held(t) * grown)) * far
+    assert ball.shrunk(far, residual, 0.7, damping) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_of_more_rows_than_a_block():
+    """Of such a Gram only the upper triangle is formed."""
+    inputs = np.random.default_rng(0).normal(size=(520, 560))
+    args = (linear, cx.SquaredError(), cx.L2(), jnp.zeros(560), (inputs, inputs[:, 0]))
+    found = ntk.certify(*args, strength=0.1, lipschitz=ntk.MeasuredLipschitz(starts=1, rounds=1))
+    eigenvalues = np.linalg.eigvalsh(inputs @ inputs.T / 520)
+    assert found.smallest_eigenvalue == pytest.approx(eigenvalues[0], rel=1e-6)
+    assert found.largest_eigenvalue == pytest.approx(eigenvalues[-1], rel=1e-10)
