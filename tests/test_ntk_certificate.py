@@ -13,7 +13,7 @@ from concordax import ntk
 from concordax.jacobians import linearize
 from concordax.ntk import certifying
 from concordax.ntk.ball import Ball, Start, kantorovich, least_ball
-from concordax.ntk.lipschitz import _SLOPES, Curve
+from concordax.ntk.lipschitz import _SLOPES, AbstractLipschitz, Curve
 from concordax.system import Problem, make_batch
 
 ROWS, WIDTH, STRENGTH = 6, 40, 0.1
@@ -209,6 +209,15 @@ def linear(params, inputs):
     return inputs @ params[:, None]
 
 
+class Zero(AbstractLipschitz):
+    """What is known of linear models."""
+
+    proved = True
+
+    def over(self, curve, radius, key):
+        return 0.0
+
+
 def test_linear_models_in_closed_form():
     """L = 0: one step ends at the minimiser, D from the start; a damped one of size α leaves 1 − α + αλ/t at most."""
     rng = np.random.default_rng(5)
@@ -224,10 +233,12 @@ def test_linear_models_in_closed_form():
     assert found.contraction == pytest.approx(0, abs=1e-9)
     least = 0.5 * np.mean((inputs @ solution - targets) ** 2)
     assert found.steps_to(1.001 * least) == 1
-    damped = ntk.certify(*args, **options, step_size=0.5, damping=0.1)
+    damped = ntk.certify(*args, **options, step_size=0.5, damping=0.1, lipschitz=Zero())
     assert damped.contraction == pytest.approx(0.5 + 0.5 * 0.25, rel=1e-9)
     # More rows than parameters: the rows hold them too.
-    tall = ntk.certify(linear, cx.SquaredError(), cx.L2(), jnp.zeros(2), (inputs[:, :2], targets), strength=0.3)
+    tall = ntk.certify(
+        linear, cx.SquaredError(), cx.L2(), jnp.zeros(2), (inputs[:, :2], targets), strength=0.3, lipschitz=Zero()
+    )
     eigenvalues = np.linalg.eigvalsh(inputs[:, :2].T @ inputs[:, :2] / 4)
     assert tall.ball.convexity == pytest.approx(0.3 + eigenvalues[0], rel=1e-5)
     assert tall.interpolation_radius == np.inf
@@ -368,9 +379,10 @@ def test_reasons():
     assert "ntk.centered" in drawn.reason
     assert drawn.radius == np.inf
     assert (drawn.steps_to(1.0), drawn.loss_after(3)) == (None, np.inf)
-    sharp = ntk.certify(case.change, cx.SquaredError(), cx.PseudoHuber(1e-3), case.start, data, **options)
-    assert not sharp.exists
-    assert "larger smoothing" in sharp.reason
+    bent = Start(0.3, 0.1, 0.5, 1.0, False, 0.1, 5.0)
+    assert "larger smoothing" in certifying._reason(bent, Ball(bent, 0.01, 0.9), None)
+    held = Start(0.1, 20.0, 0.5, 1.0, False, 0.1, 0.0)
+    assert "not shown to be a minimiser" in certifying._reason(held, Ball(held, 1.0, 0.9), Ball(held, 1.0, 0.9))
     assert "one stationary point" in case.certify().reason
 
 
@@ -464,7 +476,7 @@ def test_kernel_of_more_rows_than_a_block():
     """Of such a Gram only the upper triangle is formed."""
     inputs = np.random.default_rng(0).normal(size=(520, 560))
     args = (linear, cx.SquaredError(), cx.L2(), jnp.zeros(560), (inputs, inputs[:, 0]))
-    found = ntk.certify(*args, strength=0.1, lipschitz=ntk.MeasuredLipschitz(starts=1, rounds=1))
+    found = ntk.certify(*args, strength=0.1, lipschitz=Zero())
     eigenvalues = np.linalg.eigvalsh(inputs @ inputs.T / 520)
     assert found.smallest_eigenvalue == pytest.approx(eigenvalues[0], rel=1e-6)
     assert found.largest_eigenvalue == pytest.approx(eigenvalues[-1], rel=1e-10)

@@ -45,10 +45,9 @@ class _Look(NamedTuple):
 
 
 @eqx.filter_jit
-def _look(algorithm: Algorithm, params: PyTree, batch: Batch) -> _Look:
+def _look(algorithm: Algorithm, params: PyTree, batch: Batch, tau: Float[Array, ""]) -> _Look:
     with jax.default_matmul_precision("highest"):
         _, flat, prepared = algorithm.prepare(params, batch)
-        tau = algorithm.strength.init(flat.dtype).strength
         solution = prepared.solve(tau, jnp.zeros_like(tau))
         matrix = prepared.matrix  # pyright: ignore[reportAttributeAccessIssue]
         # The upper triangle is all that is formed.
@@ -116,17 +115,17 @@ def certify(
         (True, 1, 1.0)
     """
     _check(loss, regularizer, strength, step_size, lipschitz)
-    algorithm = make_algorithm(
-        model, loss, regularizer, strength=strength, solver=Auto(direct_only=True), step=FixedStep(step_size),
-        damping=damping,
-    )  # fmt: skip
+    parts = {"solver": Auto(direct_only=True), "step": FixedStep(1.0)}
+    make_algorithm(model, loss, regularizer, strength=strength, damping=damping, **parts)
+    # What looks at the start has no part in α, λ and τ: as constants of its program each would compile it anew.
+    algorithm = make_algorithm(model, loss, regularizer, strength=1.0, damping=0.0, **parts)
     params = jax.tree.map(jnp.asarray, params)
     batch = _batch(algorithm, params, data, weights)
     rows, wide = batch.targets.size, batch.targets.size <= ravel_pytree(params)[0].size
     algorithm.solver.resolve(algorithm.shape(params, batch))  # what does not fit in memory is refused here
     algorithm = eqx.tree_at(lambda a: a.solver, algorithm, Dual() if wide else Primal())
-    look = _look(algorithm, params, batch)
     flat, unravel = ravel_pytree(params)
+    look = _look(algorithm, params, batch, jnp.asarray(strength, flat.dtype))
     if not (look.usable and math.isfinite(float(look.first_step))):
         raise ValueError(
             "`certify(params=...)`: the outputs or the Jacobian are not finite at the start, or the system there "
@@ -147,7 +146,7 @@ def certify(
     )
     length = float(look.interpolation) if least > 0 else math.inf
     key = jax.random.fold_in(jax.random.key(0) if key is None else key, _SALT)
-    return _certificate(algorithm, params, curve, start, length, lipschitz, key)
+    return _certificate(params, curve, start, length, lipschitz, key, float(step_size), float(damping))
 
 
 def _check(loss, regularizer, strength, step_size, lipschitz) -> None:
@@ -184,15 +183,15 @@ def _batch(algorithm: Algorithm, params: PyTree, data, weights) -> Batch:
 
 
 def _certificate(
-    algorithm: Algorithm,
     params: PyTree,
     curve: Curve,
     start: Start,
     length: float,
     lipschitz: AbstractLipschitz,
     key: PRNGKeyArray,
+    alpha: float,
+    damping: float,
 ) -> Certificate:
-    alpha, damping = algorithm.step.size, algorithm.damping  # pyright: ignore[reportAttributeAccessIssue]
     first, reach, found = start.first_step, 0.0, 0.0
     ball = None
     for factor in _REACHES:
@@ -227,8 +226,8 @@ def _certificate(
         kantorovich=h,
         interpolation_radius=near,
         contraction=contraction,
-        step_size=float(alpha),
-        damping=float(damping),
+        step_size=alpha,
+        damping=damping,
         start=params,
         metric=curve.metric,
         ball=ball if exists else None,
