@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ("diagnosis", "minibatches", "regularizers", "sparsity")
+GUIDES = ("diagnosis", "minibatches", "ntk", "regularizers", "sparsity")
 FOLDER = Path(__file__).parent.parent / "docs"
 BLOCKS = {
     f"{guide}-{number}": block
@@ -31,4 +31,4 @@ def test_block_runs(name):
 
 
 def test_blocks_are_found():
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 11
