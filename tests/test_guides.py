@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ("certificates", "diagnosis", "minibatches", "regularizers", "sparsity")
+GUIDES = ("certificates", "diagnosis", "minibatches", "ntk", "regularizers", "sparsity")
 FOLDER = Path(__file__).parent.parent / "docs"
 BLOCKS = {
     f"{guide}-{number}": block
@@ -31,4 +31,8 @@ def test_block_runs(name):
 
 
 def test_blocks_are_found():
-    assert len(BLOCKS) == 10
+<<<<<<< HEAD
+    assert len(BLOCKS) == 13
+=======
+    assert len(BLOCKS) == 13
+>>>>>>> ntk-kernels

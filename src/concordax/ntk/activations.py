@@ -82,10 +82,9 @@ def dual_activation(
     with jax.enable_x64(True):
         dual = Dual(activation)
         one, two = dual.rows(q1), dual.rows(q2)
-        found = dual.pairs(one, two, jnp.asarray(c))
+        found = dual.pairs(one, two, c)
         warn_of(dual, found, one, two, tolerance)
-        arrays = [np.asarray(part) for part in found]
-    return DualActivation(*(jnp.asarray(part) for part in arrays))
+    return DualActivation(*(jnp.asarray(part) for part in found))
 
 
 def _checked(variance1, variance2, covariance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,21 +150,28 @@ class Dual:
         first = value.expansion
         return Rows(variance, first.coefficients[:, 0, 0], first.second, value, slope)
 
-    def pairs(self, one: Rows, two: Rows, covariance: Float[Array, "n m"]) -> DualActivation:
+    def pairs(self, one: Rows, two: Rows, covariance: Float[np.ndarray, "n m"]) -> "Pairs":
         """The expectations for all pairs."""
         if one.value is None or one.slope is None or two.value is None or two.slope is None:
-            value, slope = _CLOSED[str(self.closed)][0](
-                jnp.asarray(one.variance), jnp.asarray(two.variance), covariance
-            )
-            nothing = jnp.zeros_like(value)
-            return DualActivation(value, slope, nothing, nothing)
-        rho = correlation(jnp.asarray(one.variance), jnp.asarray(two.variance), covariance)
+            value, slope = _CLOSED[str(self.closed)][0](one.variance, two.variance, covariance)
+            nothing = np.zeros_like(value)
+            return Pairs(value, slope, nothing, nothing)
+        rho = correlation(one.variance, two.variance, covariance)
         value, error = pairs(self.phi, one.value, two.value, rho)
         slope, slope_error = pairs(self.slope, one.slope, two.slope, rho)
-        return DualActivation(value, slope, error, slope_error)
+        return Pairs(value, slope, error, slope_error)
 
 
-def warn_of(dual: Dual, found: DualActivation, one: Rows, two: Rows, tolerance: float) -> None:
+class Pairs(NamedTuple):
+    """As `DualActivation`, in NumPy."""
+
+    value: np.ndarray
+    slope: np.ndarray
+    error: np.ndarray
+    slope_error: np.ndarray
+
+
+def warn_of(dual: Dual, found: Pairs, one: Rows, two: Rows, tolerance: float) -> None:
     """Warns where an error is above the tolerance, in units of the root mean squares."""
     for name, error, left, right in [
         ("E[φ(u) φ(v)]", found.error, one.value, two.value),
@@ -176,11 +182,10 @@ def warn_of(dual: Dual, found: DualActivation, one: Rows, two: Rows, tolerance: 
             warn_above(f"{name} of {dual.name}", error, seconds, tolerance)
 
 
-def warn_above(name: str, error: Float[Array, "n m"], seconds: tuple[np.ndarray, np.ndarray], tolerance: float) -> None:
+def warn_above(name: str, error: np.ndarray, seconds: tuple[np.ndarray, np.ndarray], tolerance: float) -> None:
     """Warns of an error above the tolerance times the root of the second moments."""
-    roots = [jnp.sqrt(jnp.asarray(second)) for second in seconds]
-    scale = roots[0][:, None] * roots[1]
-    worst = float(jnp.max(jnp.where(scale > 0, error / jnp.where(scale > 0, scale, 1.0), 0.0)))
+    scale = np.sqrt(np.outer(*seconds))
+    worst = float(np.max(np.where(scale > 0, error / np.where(scale > 0, scale, 1.0), 0.0)))
     if not worst <= tolerance:
         warnings.warn(
             f"{name} is known to {worst:.1e} of its size, tolerance={tolerance:g}. The activation has a kink, or the "
@@ -229,33 +234,30 @@ def _finite(name: str, what: str, x: np.ndarray, values: np.ndarray) -> np.ndarr
 # Closed forms ---------------------------------------------------------------------------------------------------------
 
 
-@jax.jit
-def correlation(q1: Float[Array, " n"], q2: Float[Array, " m"], covariance: Float[Array, "n m"]) -> Float[Array, "n m"]:
+# In NumPy: a few operations on each pair, which need no compilation for each shape.
+def correlation(q1: np.ndarray, q2: np.ndarray, covariance: np.ndarray) -> Float[np.ndarray, "n m"]:
     """ρ, 0 where a variance is, and ±1 where it is so up to rounding."""
-    root = jnp.sqrt(q1)[:, None] * jnp.sqrt(q2)
-    rho = jnp.where(root > 0, covariance / jnp.where(root > 0, root, 1.0), 0.0)
-    return jnp.where(jnp.abs(rho) > 1 - _SAME, jnp.sign(rho), rho)
+    root = np.sqrt(q1)[:, None] * np.sqrt(q2)
+    rho = np.where(root > 0, covariance / np.where(root > 0, root, 1.0), 0.0)
+    return np.where(np.abs(rho) > 1 - _SAME, np.sign(rho), rho)
 
 
-@jax.jit
 def _relu(q1, q2, covariance):
     """Arc-cosine kernels of order 1 and 0; the derivative at 0 is 0, as everywhere in the library."""
-    rho, root = correlation(q1, q2, covariance), jnp.sqrt(q1)[:, None] * jnp.sqrt(q2)
-    slope = jnp.where(root > 0, (jnp.pi - jnp.arccos(rho)) / (2 * jnp.pi), 0.0)
-    return root * (jnp.sqrt((1 - rho) * (1 + rho)) / (2 * jnp.pi) + rho * slope), slope
+    rho, root = correlation(q1, q2, covariance), np.sqrt(q1)[:, None] * np.sqrt(q2)
+    slope = np.where(root > 0, (np.pi - np.arccos(rho)) / (2 * np.pi), 0.0)
+    return root * (np.sqrt((1 - rho) * (1 + rho)) / (2 * np.pi) + rho * slope), slope
 
 
-@jax.jit
 def _erf(q1, q2, covariance):
     """The arcsine kernel."""
     room = (1 + 2 * q1)[:, None] * (1 + 2 * q2)
-    return 2 / jnp.pi * jnp.arcsin(2 * covariance / jnp.sqrt(room)), 4 / jnp.pi / jnp.sqrt(room - 4 * covariance**2)
+    return 2 / np.pi * np.arcsin(2 * covariance / np.sqrt(room)), 4 / np.pi / np.sqrt(room - 4 * covariance**2)
 
 
-@jax.jit
 def _linear(q1, q2, covariance):
     del q1, q2
-    return covariance, jnp.ones_like(covariance)
+    return covariance, np.ones_like(covariance)
 
 
 # Pairs, E φ(√q z), E φ(√q z)².

@@ -167,8 +167,8 @@ def _at_level(f, mean, scale, level):
 
 
 def pairs(
-    f: Function, one: "Shifted", two: "Shifted", rho: Float[Array, "n m"]
-) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
+    f: Function, one: "Shifted", two: "Shifted", rho: Float[np.ndarray, "n m"]
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
     """Σ_t ω_t E[f(u) f(v)] for all pairs, and a bound of its error.
 
     Where the series is short, what is missing at ρ = ±1 is known from the values themselves, and ρ^K and ρ^{K+1} times
@@ -177,25 +177,14 @@ def pairs(
     a, b = (side.expansion for side in (one, two))
     # What counts on one side, as far as the other has it.
     terms = min(max(a.terms, b.terms), a.held.shape[1], b.held.shape[1])
-    left, right = (jnp.asarray(side.coefficients[..., :terms]) for side in (a, b))
-    value = _series(left, right, rho)
-    short = a.short or b.short
-    bound = _bound(
-        rho, terms, short, *(jnp.asarray(x) for side in (a, b) for x in (side.tail(terms), side.error, side.second))
-    )
-    if not short:
-        return value, bound
-    even, odd = _missing(f, one, two, left, right)
-    return value + rho**terms * even + rho ** (terms + 1) * odd, bound
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _bound(rho: Float[Array, "n m"], terms: int, ends: bool, tail1, error1, second1, tail2, error2, second2):
-    outer = lambda one, two: one[:, None] * two
-    left_out = jnp.abs(rho) ** terms * outer(jnp.sqrt(tail1), jnp.sqrt(tail2))
-    if ends:
-        left_out = jnp.where(jnp.abs(rho) == 1, 0.0, left_out)
-    return left_out + outer(error1, jnp.sqrt(second2)) + outer(jnp.sqrt(second1), error2)
+    left, right = (side.coefficients[..., :terms] for side in (a, b))
+    value = np.asarray(_series(jnp.asarray(left), jnp.asarray(right), jnp.asarray(rho)))
+    last = np.abs(rho) ** terms
+    bound = last * np.sqrt(np.outer(a.tail(terms), b.tail(terms)))
+    if a.short or b.short:
+        even, odd = _missing(f, one, two, left, right)
+        value, bound = value + last * (even + rho * odd), np.where(np.abs(rho) == 1, 0.0, bound)
+    return value, bound + np.outer(a.error, np.sqrt(b.second)) + np.outer(np.sqrt(a.second), b.error)
 
 
 class Shifted(NamedTuple):
@@ -259,25 +248,25 @@ def _product_series(a: Float[Array, "n t k"], b: Float[Array, "m t k"], rho):
     return jax.lax.scan(add, jnp.zeros_like(rho), terms, reverse=True)[0]
 
 
-def _missing(f: Function, one: Shifted, two: Shifted, a, b) -> tuple[Array, Array]:
+def _missing(f: Function, one: Shifted, two: Shifted, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The even and the odd part, at ρ = 1, of the terms that the series leaves out."""
     plus, minus = _at_ends(f, one, two)
     even, odd = (_product(a[..., k::2], b[..., k::2]) for k in (0, 1))
     return (plus + minus) / 2 - even, (plus - minus) / 2 - odd
 
 
-def _product(a, b):
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
 
 
-def _at_ends(f: Function, one: Shifted, two: Shifted) -> tuple[Array, Array]:
+def _at_ends(f: Function, one: Shifted, two: Shifted) -> tuple[np.ndarray, np.ndarray]:
     """Σ_t ω_t E[f(u) f(v)] at ρ = 1 and at ρ = −1, where one integral over z is all."""
     z, w = rule(max(one.expansion.level, two.expansion.level))
     count = max(1, _CHUNK // (z.size * max(len(one.mean), len(two.mean))))
-    plus = minus = jnp.zeros((len(one.mean), len(two.mean)))
+    plus, minus = np.zeros((2, len(one.mean), len(two.mean)))
     for start in range(0, len(one.weights), count):
         part = slice(start, start + count)
         left, right = (f(s.mean[:, part, None] + s.scale[:, None, None] * z) for s in (one, two))
-        left = jnp.asarray(left * w * one.weights[part, None])
-        plus, minus = plus + _product(left, jnp.asarray(right)), minus + _product(left, jnp.asarray(right[..., ::-1]))
+        left = left * w * one.weights[part, None]
+        plus, minus = plus + _product(left, right), minus + _product(left, right[..., ::-1])
     return plus, minus

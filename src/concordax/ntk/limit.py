@@ -139,8 +139,8 @@ class _Side(NamedTuple):
 class _Limit(NamedTuple):
     """F^L and T^L."""
 
-    features: Array
-    tangent: Array
+    features: np.ndarray
+    tangent: np.ndarray
 
 
 # Compared by identity, and so fit to be a function that `jax.jit` takes as a static argument.
@@ -186,7 +186,6 @@ class InfiniteWidth:
                 for j in starts(len(x2), counts[1])[i // counts[0] if same else 0 :]:
                     found = self._tile(dual, left, two.part(slice(j, j + counts[1])), same and i == j, between)
                     for kernel, part in zip((nngp, ntk), found, strict=True):
-                        part = np.asarray(part)
                         if same:
                             part = np.triu(part) + np.triu(part, 1).T if i == j else part
                             kernel[j : j + counts[1], i : i + counts[0]] = part.T
@@ -218,11 +217,11 @@ class InfiniteWidth:
             variance = layers[-1].second + 1
         return _Side(inputs, tuple(layers))
 
-    def _tile(self, dual: Dual, one: _Side, two: _Side, same: bool, between: bool) -> tuple[Array, Array]:
+    def _tile(self, dual: Dual, one: _Side, two: _Side, same: bool, between: bool) -> tuple[np.ndarray, np.ndarray]:
         """Both kernels of some rows with others, or with themselves."""
-        laws, cast = self.laws, jnp.asarray
+        laws = self.laws
         if not one.layers:
-            nngp = cast(one.inputs) @ cast(two.inputs).T
+            nngp = one.inputs @ two.inputs.T
             return (0 * nngp, 0 * nngp) if between else (nngp, laws.last * nngp + laws.last_bias)
         limit = self._hidden(dual, one, two, same)
         if not isinstance(self.model, TwoLayer):
@@ -230,20 +229,19 @@ class InfiniteWidth:
             return (0 * ntk, 0 * ntk) if between else (limit.features, ntk)
         # Of v ~ U(0, 1): E v² = ⅓ for one output, (E v)² = ¼ between two, and (E v)² E φ E φ' is no variance.
         moment = 1 / 4 if between else 1 / 3
-        means = jnp.outer(cast(one.layers[-1].mean), cast(two.layers[-1].mean))
+        means = np.outer(one.layers[-1].mean, two.layers[-1].mean)
         last = 0.0 if between else laws.last
         return moment * limit.features - means / 4, moment * limit.tangent + last * limit.features
 
     def _hidden(self, dual: Dual, one: _Side, two: _Side, same: bool) -> _Limit:
-        covariance = jnp.asarray(one.inputs) @ jnp.asarray(two.inputs).T
-        features, tangent = covariance, jnp.zeros_like(covariance)
+        covariance = one.inputs @ two.inputs.T
+        features, tangent = covariance, np.zeros_like(covariance)
         for depth, (left, right) in enumerate(zip(one.layers, two.layers, strict=True)):
             if depth:
                 covariance = features + 1
             if same:
                 # Rounding apart, these are variances: a correlation of 1 is met exactly.
-                index = np.arange(len(left.variance))
-                covariance = covariance.at[index, index].set(jnp.asarray(left.variance))
+                np.fill_diagonal(covariance, left.variance)
             found = dual.pairs(left, right, covariance)
             warn_of(dual, found, left, right, self.tolerance)
             if depth:
@@ -258,35 +256,37 @@ class InfiniteWidth:
             features, tangent = found.value, tangent * found.slope + own
         return _Limit(features, tangent)
 
-    def _first(self, dual: Dual, one: np.ndarray, two: np.ndarray, slope: Array, same: bool) -> Array:
+    def _first(self, dual: Dual, one: np.ndarray, two: np.ndarray, slope: np.ndarray, same: bool) -> np.ndarray:
         """Σ_j x̃_j x̃'_j E[d(w_j) φ'(u) φ'(v)], inputs of one d in one product where d does not vary."""
-        total, d_in = jnp.zeros_like(slope), self.model.inputs
+        total, d_in = np.zeros_like(slope), self.model.inputs
         parts = ((np.arange(d_in), self.laws.weights[0]), (np.arange(d_in, one.shape[1]), self.laws.biases[0]))
         for columns, law in parts:
             if law is None or not columns.size:
                 continue
             if law.constant is not None:
-                total += law.constant * (jnp.asarray(one[:, columns]) @ jnp.asarray(two[:, columns]).T) * slope
+                total += law.constant * (one[:, columns] @ two[:, columns].T) * slope
                 continue
             for column in columns:
                 sides = [one[:, [column]], two[:, [column]]]
                 others = [np.delete(side, column, axis=1) for side in (one, two)]
                 rest = [np.sum(side**2, axis=1) for side in others]
-                between = jnp.asarray(others[0]) @ jnp.asarray(others[1]).T
+                between = others[0] @ others[1].T
                 total += self._conditioned(dual, 0, law, slope, sides, rest, between, same)
         return total
 
-    def _conditioned(self, dual: Dual, depth: int, law, slope: Array, loads, rest, between: Array, same: bool) -> Array:
+    def _conditioned(
+        self, dual: Dual, depth: int, law, slope: np.ndarray, loads, rest, between: np.ndarray, same: bool
+    ) -> np.ndarray:
         """r r' E[d(w) φ'(r w + u°) φ'(r' w + v°)], r the loads, u° and v° of variances `rest` and that covariance.
 
         Given w = t the pair is Gaussian around (r t, r' t): an integral over t of what Hermite series give.
         """
-        scale = jnp.asarray(loads[0]) @ jnp.asarray(loads[1]).T
+        scale = loads[0] @ loads[1].T
         if law.constant is not None:
             return law.constant * scale * slope
         name = f"E[d φ'(u) φ'(v)] of {dual.name} in layer {depth}"
         scales = [np.sqrt(variance) for variance in rest]
-        rho = correlation(jnp.asarray(rest[0]), jnp.asarray(rest[1]), between)
+        rho = correlation(rest[0], rest[1], between)
         if dual.closed == "relu":
             columns = loads[0][:, 0], loads[1][:, 0]
             value, error, seconds = orthant_mean(law, columns, (scales[0], scales[1]), rho)

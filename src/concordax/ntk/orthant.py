@@ -33,8 +33,8 @@ def orthant_mean(
     law: Law,
     loads: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]],
     scales: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]],
-    rho: Float[Array, "n m"],
-) -> tuple[Float[Array, "n m"], Float[Array, "n m"], tuple[np.ndarray, np.ndarray]]:
+    rho: Float[np.ndarray, "n m"],
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"], tuple[np.ndarray, np.ndarray]]:
     """The expectation for all pairs, a bound of its error, and of each row E[d(w) 1{u > 0}]."""
     law, changes = _fine_enough(law, loads, scales)
     ratios = [_ratio(load, scale) for load, scale in zip(loads, scales, strict=True)]
@@ -43,7 +43,7 @@ def orthant_mean(
     # Rows that are sure once w is known have no correlation left: rho is 0 there.
     a, b = (np.where(np.isfinite(ratio), ratio, 0.0) for ratio in ratios)
     value, error = _summed(left * law.weights, right, coefficients, a, b, rho, *changes)
-    return value, error + inexact / 4, (left @ law.weights, right @ law.weights)
+    return np.asarray(value), np.asarray(error) + inexact / 4, (left @ law.weights, right @ law.weights)
 
 
 @jax.jit
@@ -60,10 +60,13 @@ def _ratio(load: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.where(scale > 0, load / np.where(scale > 0, scale, 1.0), sure)
 
 
+_ndtr = jax.jit(jax.scipy.special.ndtr)
+
+
 def _normal(ratio: np.ndarray, nodes: np.ndarray) -> Float[np.ndarray, "n t"]:
     """Φ(a t); 0 for a row that is 0, as the derivative of relu in 0 is."""
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(np.asarray(jax.scipy.special.ndtr(jnp.asarray(ratio[:, None] * nodes))))
+        return np.nan_to_num(np.asarray(_ndtr(jnp.asarray(ratio[:, None] * nodes))))
 
 
 def _fine_enough(law: Law, loads, scales) -> tuple[Law, list[np.ndarray]]:
