@@ -31,8 +31,4 @@ def test_block_runs(name):
 
 
 def test_blocks_are_found():
-<<<<<<< HEAD
     assert len(BLOCKS) == 13
-=======
-    assert len(BLOCKS) == 13
->>>>>>> ntk-kernels
