@@ -4,98 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
+from certificate_cases import PENALTIES, ROUNDING, STRENGTH, Dense, linear, penalty_parts
 from concordax import ntk
-from concordax.jacobians import linearize
 from concordax.ntk import certifying
 from concordax.ntk.ball import Ball, Start, kantorovich, least_ball
 from concordax.ntk.lipschitz import _SLOPES, AbstractLipschitz, Curve
 from concordax.system import Problem, make_batch
-
-ROWS, WIDTH, STRENGTH = 6, 40, 0.1
-MU = 2.0
-PENALTIES = {"L2": cx.L2(), "pseudo-Huber": MU * cx.PseudoHuber(MU)}
-ROUNDING = 1 + 1e-9
-
-
-def penalty_parts(name, d):
-    """Value, gradient and diagonal of the Hessian."""
-    if name == "L2":
-        return 0.5 * d @ d, d, np.ones_like(d)
-    root = np.sqrt(1 + (d / MU) ** 2)
-    return MU**2 * np.sum(root - 1), d / root, root**-3
-
-
-class Dense:
-    """A network as a function of its displacement, with its problem, in NumPy."""
-
-    def __init__(self, name="L2", scale=0.03, away=0.003, weights=None):
-        rng = np.random.default_rng(3)
-        self.name = name
-        self.model = cx.MLP(3, (WIDTH,), 1)
-        self.params = self.model.init(jax.random.key(2))
-        self.change, zero = ntk.centered(self.model, self.params)
-        self.inputs = rng.normal(size=(ROWS, 3))
-        self.targets = scale * rng.normal(size=(ROWS, 1))
-        self.weights = np.ones(ROWS) if weights is None else weights
-        self.center = helpers.flatten(self.params)
-        # Not at zero, so that the penalty pulls from the first step on.
-        self.flat = away * rng.normal(size=self.center.size)
-        self.start = ravel_pytree(zero)[1](jnp.asarray(self.flat))
-        self.first, _ = self._network(self.center)
-
-    def _network(self, flat):
-        layers, begin = [], 0
-        for weight, bias in helpers.as_layers(self.params):
-            middle, end = begin + weight.size, begin + weight.size + bias.size
-            layers.append((flat[begin:middle].reshape(weight.shape), flat[middle:end]))
-            begin = end
-        outputs, jacobian = helpers.network(layers, self.inputs, helpers.scales_of(self.model), "tanh")
-        return outputs, jacobian.reshape(ROWS, -1)
-
-    def residual(self, d):
-        """√(w/Σw)(f − y), and its Jacobian."""
-        outputs, jacobian = self._network(self.center + d)
-        root = np.sqrt(self.weights / self.weights.sum())
-        return root * (outputs - self.first - self.targets)[:, 0], root[:, None] * jacobian
-
-    def objective(self, d):
-        """F and its gradient."""
-        (r, jacobian), (value, gradient, _) = self.residual(d), penalty_parts(self.name, d)
-        return 0.5 * r @ r + STRENGTH * value, jacobian.T @ r + STRENGTH * gradient
-
-    def step(self, d, damping=0.0):
-        """The Gauss-Newton step from d."""
-        (r, jacobian), (_, gradient, hessian) = self.residual(d), penalty_parts(self.name, d)
-        system = jacobian.T @ jacobian + (STRENGTH + damping) * np.diag(hessian)
-        return np.linalg.solve(system, -(jacobian.T @ r + STRENGTH * gradient))
-
-    def norm(self, d):
-        """‖d‖_H."""
-        return np.sqrt(np.sum(penalty_parts(self.name, self.flat)[2] * d**2))
-
-    def minimum(self, begin):
-        """Where L-BFGS ends."""
-        options = {"maxiter": 5000, "gtol": 1e-12, "ftol": 1e-18, "maxcor": 50}
-        return scipy.optimize.minimize(self.objective, begin, jac=True, method="L-BFGS-B", options=options).x
-
-    def within(self, radius, rng):
-        """Points of the ball around the start: spread over all parameters, on one unit alone, on its surface."""
-        d = rng.normal(size=self.flat.size)
-        if rng.uniform() < 0.5:
-            d *= rng.uniform(size=d.size) < 0.03
-        d *= rng.uniform(0.5, 1.0) * radius / max(self.norm(d), 1e-300)
-        return self.flat + d
-
-    def certify(self, **options):
-        """Its certificate, with the proved bound."""
-        data = (self.inputs, self.targets)
-        options = {"lipschitz": ntk.BoundedLipschitz(), "weights": self.weights, "strength": STRENGTH} | options
-        return ntk.certify(self.change, cx.SquaredError(), PENALTIES[self.name], self.start, data, **options)
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -203,10 +121,6 @@ def test_check_of_runs():
     assert none.check(far).within is None
     with pytest.raises(ValueError, match="parameters, the certificate"):
         found.check(jnp.ones(3))
-
-
-def linear(params, inputs):
-    return inputs @ params[:, None]
 
 
 class Zero(AbstractLipschitz):
@@ -385,72 +299,6 @@ def test_reasons():
     held = Start(0.1, 20.0, 0.5, 1.0, False, 0.1, 0.0)
     assert "not shown to be a minimiser" in certifying._reason(held, Ball(held, 1.0, 0.9), Ball(held, 1.0, 0.9))
     assert "one stationary point" in case.certify().reason
-
-
-@pytest.mark.parametrize("layered", [True, False])
-def test_centered_model_has_the_jacobian_of_the_network(layered):
-    case = Dense()
-    model = case.change if layered else ntk.centered(lambda params, x: case.model(params, x), case.params)[0]
-    flat, unravel = ravel_pytree(case.start)
-
-    @jax.jit
-    def both(flat):
-        outputs, jacobian = linearize(model, unravel, flat, jnp.asarray(case.inputs))
-        return outputs, jacobian.mv(jnp.asarray(case.flat))
-
-    outputs, slopes = both(flat)
-    expected, rows = case._network(case.center + case.flat)
-    np.testing.assert_allclose(outputs, expected - case.first, atol=1e-12)
-    np.testing.assert_allclose(slopes[:, 0], rows @ case.flat, rtol=1e-10)
-    assert type(model).__name__ == ("CenteredLayers" if layered else "Centered")
-
-
-def test_linearization_equals_dense_numpy():
-    """Error, kernel drift, and what a linear model fitted again would leave, in the metric of the penalty."""
-    name, rng = "pseudo-Huber", np.random.default_rng(4)
-    case = Dense(name)
-    last = case.flat + 0.3 * rng.normal(size=case.flat.size)
-    end = ravel_pytree(case.start)[1](jnp.asarray(last))
-    other = Dense(name)
-    other.inputs = rng.normal(size=(ROWS, 3))
-    hessian = penalty_parts(name, case.flat)[2]
-
-    def line(dense):
-        (before, jacobian), (after, turned) = (dense._network(case.center + d) for d in (case.flat, last))
-        return (after - before)[:, 0], (after - before)[:, 0] - jacobian @ (last - case.flat), jacobian, turned
-
-    change, missed, jacobian, turned = line(other)
-    _, fitted, rows, _ = line(case)
-    kernel = lambda a, b: a / hessian @ b.T
-    left = missed - kernel(jacobian, rows) @ np.linalg.solve(kernel(rows, rows) + ROWS * STRENGTH * np.eye(6), fitted)
-    drift = kernel(turned, turned) - kernel(jacobian, jacobian)
-    metric = PENALTIES[name].metric(jnp.asarray(case.flat))
-    options = {"trained_on": case.inputs, "strength": STRENGTH, "metric": metric}
-    found = ntk.linearization(case.change, case.start, end, other.inputs, **options)
-    size = np.linalg.norm(change)
-    assert found.error == pytest.approx(np.linalg.norm(missed) / size, rel=1e-8)
-    assert found.left == pytest.approx(np.linalg.norm(left) / size, rel=1e-8)
-    assert found.kernel_drift == pytest.approx(np.linalg.norm(drift) / np.linalg.norm(kernel(jacobian, jacobian)))
-    assert abs(found.left - found.error) > 0.01
-    between = 0.5 * (found.left + found.error)
-    judge = lambda **rows: ntk.linearization(case.change, case.start, end, other.inputs, **rows, tolerance=between)
-    assert judge(**options).broke == (found.left > between)
-    assert judge().broke == (found.error > between)
-    assert judge().left is None
-
-
-def test_linearization_at_its_ends():
-    """A linear model never breaks, parameters that are not finite always do; what does not fit is refused."""
-    start, inputs = jnp.zeros(3), np.eye(3)
-    assert ntk.linearization(linear, start, start + 5, inputs).error == pytest.approx(0, abs=1e-12)
-    assert not ntk.linearization(linear, start, start, inputs).broke
-    assert ntk.linearization(linear, start, start + jnp.nan, inputs).broke
-    with pytest.raises(ValueError, match="one model"):
-        ntk.linearization(linear, start, jnp.zeros(4), inputs)
-    with pytest.raises(ValueError, match="tolerance"):
-        ntk.linearization(linear, start, start, inputs, tolerance=0.0)
-    with pytest.raises(ValueError, match="strength"):
-        ntk.linearization(linear, start, start, inputs, strength=-1.0)
 
 
 @pytest.mark.parametrize("tall", [False, True])
