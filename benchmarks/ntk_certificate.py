@@ -219,6 +219,52 @@ def _confusion(rows: list[dict], name: str) -> dict[str, int]:
     }
 
 
+def _kept_text(kept: dict) -> str:
+    runs, full = kept["runs"], kept["full steps"]
+    ratio = full["ratio"]
+    shown = sum(row["contraction"] < 1 for row in runs)
+    between = lambda name, values: f"{name} from {min(values)} to {max(values)}"
+    return " ".join([
+        f"**Kept.** Settings drawn at random (width {', '.join(map(str, WIDTHS))}, {between('s', SCALES)},",
+        f"{between('τ', STRENGTHS)}, silu or tanh, L2 or pseudo-Huber, measured L): {kept['draws']} drawn, the first",
+        f"{len(runs)} that are certified trained. Runs that left the radius: {full['exceeded']} of full steps,",
+        f"{kept['trust region']['exceeded']} of the trust region. It was {ratio['least']:.2f} to {ratio['largest']:.2f}",
+        f"times the distance of the trained network from its start, {ratio['median']:.2f} at the median. A contraction",
+        f"was shown in {shown} of them; losses above their bound: {full['losses exceeded']}. That bound tends to",
+        f"{kept['loss bound, median ratio']:.2f} times the loss reached, at the median;",
+        f"{kept['steps to twice the loss']} certificates name a number of steps to twice it.",
+    ])  # fmt: skip
+
+
+def _reach_table(rows: list[dict]) -> list[str]:
+    columns = sorted({row["strength"] for row in rows})
+    lines = [f"| width | {' | '.join(f'τ = {each}' for each in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for width in sorted({row["width"] for row in rows}):
+        mine = {row["strength"]: row for row in rows if row["width"] == width}
+        cells = (f"{mine[each]['measured']:.2g} ({mine[each]['proved']:.2g})" for each in columns)
+        lines.append(f"| {width} | {' | '.join(cells)} |")
+    return lines
+
+
+def markdown(record: dict) -> str:
+    """The record as text and tables."""
+    runs = record["flags"]["runs"]
+    broke = sum(row["label"] for row in runs)
+    kinds = ("broke and flagged", "broke, not flagged", "held, flagged", "held and not flagged", "right")
+    lines = [
+        _kept_text(record["kept"]), "",
+        "**Reach.** The largest s that is certified with the measured L (in brackets, proved), tanh, one draw:",
+        "", *_reach_table(record["reach"]), "",
+        f"**Flag.** {len(runs)} runs of the trust region at τ = {FLAG_STRENGTH}. {broke} broke: the network differs by "
+        f"more than a tenth from exact kernel regression with the kernel of its start, on {FRESH} fresh rows. The flag "
+        "saw others.",
+        "", f"| judged by | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|",
+    ]  # fmt: skip
+    for name, key in (("`left`", "flag"), ("`error` alone", "flag by error")):
+        lines.append(f"| {name} | {' | '.join(str(record['flags'][key][kind]) for kind in kinds)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measures all three and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,7 +276,7 @@ def main() -> None:
         began = time.perf_counter()
         parts[name] = part()
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
-    write(arguments.output, parts)
+    print(markdown(write(arguments.output, parts)))
 
 
 if __name__ == "__main__":
