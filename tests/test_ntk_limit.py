@@ -95,15 +95,17 @@ def test_a_closed_form_is_met_by_the_series():
 
 def test_the_stated_error_holds_for_kinks():
     """relu in disguise with its kink in 0, and moved to 0.3; and the error is small where it can be."""
-    grid = np.linspace(-0.9999, 0.9999, 21)
-    one, ones, c = np.ones(1), np.ones(21), grid[None, :]
+    grid = np.concatenate([[-1, -0.9999], np.linspace(-0.9, 0.9, 19), [0.9999, 1]])
+    one, ones, c = np.ones(1), np.ones(23), grid[None, :]
     with pytest.warns(ntk.QuadratureWarning, match="is known to .* of its size"):
         dual = ntk.dual_activation(lambda z: 0.5 * (z + jnp.abs(z)), one, ones, c)
     value, slope = _arc_cosine(1.0, 1.0, grid)
     assert np.all(np.abs(dual.value[0] - value) <= dual.error[0] + 1e-13)
     assert np.all(np.abs(dual.slope[0] - slope) <= dual.slope_error[0] + 1e-13)
     assert float(dual.error.max()) < 1e-4
-    assert float(dual.slope_error[0, 5:16].max()) < 1e-10
+    assert float(dual.slope_error[0, 5:18].max()) < 1e-10
+    # At ±1 nothing is missing.
+    assert float(dual.slope_error[0, [0, -1]].max()) < 1e-10
     with pytest.warns(ntk.QuadratureWarning):
         moved = ntk.dual_activation(lambda z: jnp.maximum(z - 0.3, 0.0), one, one, np.zeros((1, 1)))
     density, above = np.exp(-0.045) / np.sqrt(2 * np.pi), float(jax.scipy.special.ndtr(-0.3))
@@ -201,20 +203,54 @@ def test_a_multiple_of_the_ridge_divides_the_kernel():
     np.testing.assert_array_equal(ridge.nngp, plain.nngp)
 
 
-def test_first_layer_under_a_quadratic_inverse_curvature():
-    """d(w) = 1 + w², of which every mean is known: with φ linear T¹ = Σ x̃ x̃' E[1 + w²], and E d = 2 elsewhere."""
-    # φ = t²/2 … with h'' = 1/(1 + t²): t atan t − ½ log(1 + t²).
-    bend = cx.CustomRegularizer(lambda t: t * jnp.arctan(t) - 0.5 * jnp.log1p(t**2), constants=())
-    linear = ntk.infinite_width(cx.MLP(inputs=3, widths=(5,), activation="linear"), regularizer=bend)(X)
-    c = X @ X.T / 3 + 1
-    # Layer 1 with its bias: 2c; output weights: 2c; output bias: d(0) = 1.
-    np.testing.assert_allclose(linear.ntk, 4 * c + 1, rtol=1e-9)
-    # E[(1 + w_j²) φ'(u) φ'(v)] for φ = u²/2, by Isserlis: c + c + 2 x_j x'_j.
-    square = ntk.infinite_width(cx.TwoLayer(inputs=3, width=5, activation=lambda u: u**2 / 2), regularizer=bend)(X)
-    c, q = X @ X.T, np.sum(X**2, axis=1)
-    first = sum(np.outer(x, x) * (2 * c + 2 * np.outer(x, x)) for x in X.T)
-    features = (np.outer(q, q) + 2 * c**2) / 4
-    np.testing.assert_allclose(square.ntk, features * 4 / 3 + first / 3, rtol=1e-8)
+# h'' = 1/(1 + t²), so that d(w) = 1 + w², of which every mean is known.
+BEND = cx.CustomRegularizer(lambda t: t * jnp.arctan(t) - 0.5 * jnp.log1p(t**2), constants=())
+
+
+def test_quadratic_inverse_curvature_by_moments():
+    """With φ = u²/2 by Isserlis: E[(1 + w²) u v] = 2c + 2 r r' where w stands in u and v with the factors r and r'."""
+    square = lambda u: u**2 / 2
+    value = lambda c: (np.outer(np.diag(c), np.diag(c)) + 2 * c**2) / 4
+    first = lambda x, c: sum(np.outer(r, r) * (2 * c + 2 * np.outer(r, r)) for r in x.T)
+    two = ntk.infinite_width(cx.TwoLayer(inputs=3, width=5, activation=square), regularizer=BEND)(X)
+    c = X @ X.T
+    # E v² = ⅓ and E[1 + v²] = 4/3 of U(0, 1).
+    np.testing.assert_allclose(two.ntk, 4 / 3 * value(c) + first(X, c) / 3, rtol=1e-8)
+    deep = ntk.infinite_width(cx.MLP(inputs=3, widths=(5, 5), activation=square), regularizer=BEND)(X)
+    inputs = np.hstack([X / np.sqrt(3), np.ones((3, 1))])
+    one = inputs @ inputs.T
+    two = value(one) + 1
+    tangent = first(inputs, one) * two + 2 * value(one) * two + (2 * two + 2)
+    # E[1 + w²] = 2 of the output weights, d(0) = 1 of the output bias.
+    np.testing.assert_allclose(deep.ntk, tangent + 2 * value(two) + 1, rtol=1e-8)
+    np.testing.assert_allclose(deep.nngp, value(two), rtol=1e-8)
+
+
+def test_quadratic_inverse_curvature_and_relu_by_polar_coordinates():
+    """Both rows are positive in a sector of their plane: E[w_j² 1 1] = ∫ 2 (a cos t + b sin t)² dt/2π + c² of the rest.
+
+    w_j = a g + b h + c k, with g and h in the plane of the rows, and r² = 2 in the mean.
+    """
+    x = np.vstack([X, -X[:1], X[1:2]])
+    found = ntk.infinite_width(cx.TwoLayer(inputs=3, width=5, activation="relu"), regularizer=BEND)(x)
+    for i, j in np.ndindex(5, 5):
+        p, q = x[i] / np.linalg.norm(x[i]), x[j] / np.linalg.norm(x[j])
+        angle = np.arccos(np.clip(p @ q, -1, 1))
+        across = q - (p @ q) * p
+        across = across / max(np.linalg.norm(across), 1e-12) if angle > 1e-6 else 0 * p
+        # Angles from x_i: positive for x_i on (−π/2, π/2), for x_j on (angle − π/2, angle + π/2).
+        t, w = np.polynomial.legendre.leggauss(40)
+        half = (np.pi - angle) / 2
+        t, w = angle / 2 + half * t, half * w
+        share = w.sum() / (2 * np.pi)
+        first = 0.0
+        for k in range(3):
+            a, b = p[k], across[k]
+            inside = np.sum(w * 2 * (a * np.cos(t) + b * np.sin(t)) ** 2) / (2 * np.pi)
+            first += x[i, k] * x[j, k] * (share + inside + (1 - a**2 - b**2) * share)
+        q1, q2 = x[i] @ x[i], x[j] @ x[j]
+        features = _arc_cosine(q1, q2, x[i] @ x[j])[0]
+        assert abs(found.ntk[i, j] - (4 / 3 * features + first / 3)) < 1e-8 * q1 * q2
 
 
 def test_blocks_of_parameters_have_their_own_curvature():
@@ -267,10 +303,10 @@ def test_tiles_change_nothing(monkeypatch):
 
 
 def test_same_row_twice_is_the_diagonal():
+    """A correlation of 1 is met in spite of rounding: arccos would make 1e-8 of an ulp."""
     kernel = ntk.infinite_width(cx.MLP(inputs=3, widths=(5, 5), activation="relu"))
-    twice = kernel(np.concatenate([X, X[:1]]))
-    np.testing.assert_allclose(twice.ntk[0, 3], twice.ntk[0, 0], rtol=1e-12)
-    np.testing.assert_allclose(kernel(X, X[:1]).ntk[0, 0], twice.ntk[0, 0], rtol=1e-12)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.testing.assert_allclose(np.diag(kernel(x, x.copy()).ntk), np.diag(kernel(x).ntk), rtol=1e-12)
 
 
 def test_single_precision_gives_single_precision():
