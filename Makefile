@@ -27,7 +27,7 @@ QUICK =
 test: QUICK = --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0
 # Compiled programs are kept from one run to the next.
 CACHE ?= build/jax-cache
-CACHED := JAX_COMPILATION_CACHE_DIR="$(CACHE)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
+CACHED := JAX_COMPILATION_CACHE_DIR="$(CACHE)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
 PYTEST := -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 help:

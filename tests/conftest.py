@@ -34,6 +34,7 @@ NEEDED_BY = {
 }
 MISSING = [name for name in NEEDED_BY if find_spec(name) is None]
 ROOT = Path(__file__).parent.parent
+MOST_MAPS = 25_000
 # What tests share is imported by them, and holds neither tests nor examples of its own.
 collect_ignore = [file.name for file in Path(__file__).parent.glob("*.py") if not file.name.startswith("test_")]
 
@@ -51,8 +52,18 @@ def pytest_report_header():
     return f"not installed, so what needs them is left out: {', '.join(MISSING)}" if MISSING else None
 
 
+def _memory_maps() -> int:
+    """How many memory maps this process holds; 0 where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
-    """Lets go of a module's compiled programs: each holds memory maps, of which Linux allows a process 65,530."""
+    """Lets go of compiled programs, each of which holds memory maps, long before the 65,530 that Linux allows.
+
+    Not after each module: the next ones would compile the same small programs again.
+    """
     yield
-    jax.clear_caches()
+    if _memory_maps() > MOST_MAPS:
+        jax.clear_caches()
