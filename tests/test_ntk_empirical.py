@@ -39,7 +39,6 @@ def _kernel(j1, inverse, j2):
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        (MODEL, "l2"),
         (MODEL, "per parameter"),
         (MODEL, "groups: any, weighted"),
         (_plain, "pseudo-huber 0.3"),
@@ -72,8 +71,10 @@ def test_every_metric_against_the_dense_reference(model, name):
 def test_numbers_of_outputs(outputs):
     model = cx.TwoLayer(inputs=3, width=5, outputs=outputs, activation="silu", bias=True)
     params, x1, x2, j1, j2 = _data(model)
-    inverse = np.diag(np.exp(np.random.default_rng(1).normal(size=j1.shape[2])))
-    metric = DiagonalMetric(jnp.asarray(np.diag(inverse)))
+    inverse, metric = np.eye(j1.shape[2]) / 4, 4.0 * cx.L2()
+    if outputs == 10:
+        inverse = np.diag(np.exp(np.random.default_rng(1).normal(size=j1.shape[2])))
+        metric = DiagonalMetric(jnp.asarray(np.diag(inverse)))
     expected = _kernel(j1, inverse, j2)
     vectors = np.random.default_rng(3).normal(size=(N2, outputs))
     product = np.einsum("iajb,jb->ia", expected, vectors)
@@ -123,6 +124,8 @@ def test_a_small_budget_makes_small_blocks(monkeypatch):
     monkeypatch.setattr(checks, "free_bytes", lambda: 8e6)
     # An eighth of 8 MB holds 125,000 numbers: a row's factors, 3 (3·9 + 11), and 27 a row of the others.
     assert checks.rows_of_a_block(network, 1000, 1000) == 125_000 // (3 * (3 * 9 + 4 + 7) + 27 * 1000)
+    # A vector has four numbers for each of 45 parameters.
+    assert checks.vectors_of_a_block(network, 1000) == 125_000 // 180
 
 
 def test_parameters_and_inputs_of_any_structure():

@@ -77,10 +77,13 @@ class Network(NamedTuple):
 
 
 def as_rows(network: Network, rows: PyTree) -> PyTree:
-    """The rows as arrays, floating ones in the precision of the parameters."""
+    """The rows as NumPy arrays, floating ones in the precision of the parameters.
+
+    Blocks of them are then views; slices of JAX arrays would be compiled, one for each block.
+    """
     dtype = network.flat.dtype
     cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    return jax.tree.map(lambda leaf: cast(jnp.asarray(leaf)), rows)
+    return jax.tree.map(lambda leaf: cast(np.asarray(leaf)), rows)
 
 
 def check_network(call: str, model: Callable, params: PyTree, rows: PyTree, metric) -> Network:
@@ -89,7 +92,7 @@ def check_network(call: str, model: Callable, params: PyTree, rows: PyTree, metr
     if not flat.size:
         raise ValueError(f"`{call}(params=...)` holds no parameters; a kernel needs something to differentiate by.")
     _check_finite(call, "params", flat, "`explain(result)` says why a run ended so.")
-    example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:1], rows)
+    example = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], rows)
     shape = jax.eval_shape(lambda p, x: model(p, x), params, example).shape
     if len(shape) != 2 or shape[0] != 1:
         raise ValueError(f"`{call}(model=...)` must return [n, outputs] for n rows; it returned {shape} for one row.")
@@ -130,6 +133,12 @@ def rows_of_a_block(network: Network, rows: int, columns: int | None = None) -> 
     room = BLOCK_SHARE * free_bytes() / network.flat.dtype.itemsize
     products = 0 if columns is None else 3 * network.outputs**2 * min(columns, _MOST_ROWS)
     return int(max(1, min(rows, _MOST_ROWS, room // (network.numbers + products))))
+
+
+def vectors_of_a_block(network: Network, vectors: int) -> int:
+    """As many vectors of the parameters as the same share holds: a sum, H⁻¹ times it, the tangent, a copy."""
+    room = BLOCK_SHARE * free_bytes() / network.flat.dtype.itemsize
+    return int(max(1, min(vectors, _MOST_ROWS, room // (4 * network.flat.size))))
 
 
 def starts(size: int, count: int) -> list[int]:
