@@ -61,13 +61,17 @@ def measure_nngp(model) -> dict[str, float]:
 
 
 def markdown(record: dict) -> str:
-    """The record as a table."""
-    head = ["network", "activation", "kernel", "distance, s.e.", "s.e."]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for run in record["runs"]:
-        cells = [run["model"], run["activation"], run["kernel"]]
-        cells += [f"{run['standard_errors']:.2f}", f"{100 * run['standard_error_share']:.2g} %"]
-        lines.append(f"| {' | '.join(cells)} |")
+    """A row for each network: distances in standard errors, and the largest of these in percent."""
+    kernels = list(dict.fromkeys(run["kernel"] for run in record["runs"]))
+    lines = [f"| network | activation | {' | '.join(kernels)} |", "|---" * (2 + len(kernels)) + "|"]
+    networks = dict.fromkeys((run["model"], run["activation"]) for run in record["runs"])
+    for network in networks:
+        found = {run["kernel"]: run for run in record["runs"] if (run["model"], run["activation"]) == network}
+        cells = [
+            f"{found[kernel]['standard_errors']:.2f} ({100 * found[kernel]['standard_error_share']:.2g} %)"
+            for kernel in kernels
+        ]
+        lines.append(f"| {' | '.join([*network, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
