@@ -1,6 +1,7 @@
 """Kernels of infinite width: dual activations against closed forms and quadrature, kernels against networks."""
 
 import math
+import pickle
 import re
 
 import jax
@@ -286,6 +287,13 @@ def test_same_row_twice_is_the_diagonal():
     kernel = ntk.infinite_width(cx.MLP(inputs=3, widths=(5, 5), activation="relu"))
     x = np.random.default_rng(0).normal(size=(40, 3))
     np.testing.assert_allclose(np.diag(kernel(x, x.copy()).ntk), np.diag(kernel(x).ntk), rtol=1e-12)
+
+
+def test_pickled_kernel_is_the_same():
+    kernel = ntk.infinite_width(cx.TwoLayer(3, 5, activation="erf"), regularizer=4.0 * cx.L2(), tolerance=1e-3)
+    copy = pickle.loads(pickle.dumps(kernel))
+    assert copy.tolerance == 1e-3
+    np.testing.assert_array_equal(copy(X).ntk, kernel(X).ntk)
 
 
 def test_single_precision_gives_single_precision():

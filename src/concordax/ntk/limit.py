@@ -103,6 +103,10 @@ def infinite_width(model: Callable, *, regularizer=None, tolerance: float = 1e-6
     return InfiniteWidth(model, regularizer, tolerance, laws)
 
 
+def _again(model, regularizer, tolerance) -> "InfiniteWidth":
+    return infinite_width(model, regularizer=regularizer, tolerance=tolerance)
+
+
 class _Laws(NamedTuple):
     """d in the mean: over hidden weights and biases, for each hidden layer, over output weights, of an output bias."""
 
@@ -158,6 +162,10 @@ class InfiniteWidth:
     regularizer: AbstractRegularizer | None
     tolerance: float
     laws: _Laws = dataclasses.field(repr=False)
+
+    def __reduce__(self):
+        # Compiled functions are among the laws: a copy makes its own.
+        return _again, (self.model, self.regularizer, self.tolerance)
 
     def __call__(self, x1, x2=None) -> Kernels:
         """The kernels of an output with itself.
