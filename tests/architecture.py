@@ -11,7 +11,7 @@ PACKAGE = "concordax"
 
 # From the ground up. A module may import from its own layer and from those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_types", "_status", "_version", "errors", "files", "compilation_cache"),
+    ("_types", "_status", "_version", "_lazy", "errors", "files", "compilation_cache"),
     ("curvature", "self_concordance", "linalg", "models"),
     ("groups", "metrics"),
     ("losses", "regularizers", "penalties", "jacobians"),

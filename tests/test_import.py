@@ -70,14 +70,16 @@ def test_import_changes_no_configuration():
 
 
 def test_every_name_that_a_type_checker_sees_is_there():
-    assert sorted(architecture.public_names(TREE)) == sorted([("__version__", "_version"), *cx._MODULES.items()])
+    modules = {name: module for module, names in cx._NAMES.items() for name in names}
+    assert sorted(architecture.public_names(TREE)) == sorted([("__version__", "_version"), *modules.items()])
     for name in cx.__all__:
-        assert getattr(cx, name) is getattr(sys.modules[f"concordax.{cx._MODULES[name]}"], name)
+        assert getattr(cx, name) is getattr(sys.modules[f"concordax.{modules[name]}"], name)
 
 
 def test_no_name_is_a_module():
     """Importing `concordax.train`, were there such a module, would put it in the place of the function."""
     assert not set(cx.__all__) & {name.split(".")[0] for name in TREE}
+    assert not set(cx.ntk.__all__) & {name.split(".")[1] for name in TREE if name.startswith("ntk.")}
 
 
 def test_modules_are_attributes_as_after_a_plain_import():

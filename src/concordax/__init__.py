@@ -1,8 +1,8 @@
 """Regularized Gauss-Newton training without a learning rate, a strength that the data choose, and error bars."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import lazily
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -131,19 +131,4 @@ _NAMES = {
     "training": ("train",),
     "trust_region": ("TrustRegion",),
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return import_module(f".{name}", __name__)
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__, __all__ = lazily(__name__, _NAMES)  # pyright: ignore[reportUnsupportedDunderAll]

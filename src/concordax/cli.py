@@ -199,13 +199,18 @@ def datasets() -> None:
     console.print_datasets(BUNDLED)
 
 
+_Seeds = Annotated[int, typer.Option(min=1, help="Repetitions.")]
+_OutputDir = Annotated[Path, typer.Option(help="Folder for numbers and pictures.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")]
+
+
 @reproduce.command("loss-curves")
 @_friendly
 def loss_curves(
     quick: Annotated[bool, typer.Option("--quick/--full", help="Small sizes, or the published ones.")] = True,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 1,
-    output_dir: Annotated[Path, typer.Option(help="Folder for numbers and pictures.")] = Path("loss-curves"),
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")] = False,
+    seeds: _Seeds = 1,
+    output_dir: _OutputDir = Path("loss-curves"),
+    resume: _Resume = False,
 ) -> None:
     """Training loss against time and steps, for several optimizers."""
     from concordax import plots
@@ -224,9 +229,9 @@ def loss_curves(
 @_friendly
 def ntk(
     quick: Annotated[bool, typer.Option("--quick/--full", help="Small widths, or all.")] = True,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
-    output_dir: Annotated[Path, typer.Option(help="Folder for numbers and pictures.")] = Path("ntk"),
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")] = False,
+    seeds: _Seeds = 3,
+    output_dir: _OutputDir = Path("ntk"),
+    resume: _Resume = False,
     processes: Annotated[int, typer.Option(min=1, help="Measurements at a time.")] = 1,
 ) -> None:
     """The neural tangent kernel: where kernel regression foretells a trained network, and where not."""

@@ -9,10 +9,12 @@ beyond the last rung is no rounding error, but a wrong matrix.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 # Larger shifts tried, in units of eps · trace: the backward error of Cholesky is about N·eps·max diag, at most N times
@@ -162,3 +164,9 @@ def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Arr
 def weighted_sum(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Σ w v over rows; a row of weight zero is absent, whatever it holds: 0 · NaN would be NaN."""
     return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
+
+
+def symmetric(upper: Any) -> Any:
+    """The matrix [m, m] whose upper triangle is given; a NumPy array gives one."""
+    xp = np if isinstance(upper, np.ndarray) else jnp
+    return xp.triu(upper) + xp.triu(upper, 1).T

@@ -41,7 +41,7 @@ class Problem(eqx.Module):
     def bend(self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"]) -> Float[Array, "n k"]:
         """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are."""
         outputs, second = second_derivative(lambda at: self.outputs(at, batch.inputs), flat, direction)
-        return _whitening(self.loss, outputs, batch, _row_scale(batch))(second)
+        return _whitening(self.loss, outputs, batch, row_scale(batch))(second)
 
 
 def total_weight(batch: Batch) -> Float[Array, ""]:
@@ -87,7 +87,7 @@ class System(eqx.Module):
 def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, matrix_free: bool = False) -> System:
     """Linearises the model and collects loss and regularizer at `flat`."""
     outputs, jacobian = linearize(problem.model, problem.unravel, flat, batch.inputs, matrix_free=matrix_free)
-    scale = _row_scale(batch)
+    scale = row_scale(batch)
     rowwise = _whitening(problem.loss, outputs, batch, scale)
     residual = problem.loss.whitened_residual(outputs, batch.targets)
     identity = jnp.broadcast_to(jnp.eye(outputs.shape[1], dtype=flat.dtype), (*outputs.shape, outputs.shape[1]))
@@ -107,7 +107,8 @@ def build_system(problem: Problem, flat: Float[Array, " p"], batch: Batch, *, ma
     )
 
 
-def _row_scale(batch: Batch) -> Float[Array, " n"]:
+def row_scale(batch: Batch) -> Float[Array, " n"]:
+    """√(w/Σw), what whitened rows are scaled by."""
     return jnp.sqrt(batch.weights / total_weight(batch))
 
 

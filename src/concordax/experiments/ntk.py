@@ -244,15 +244,9 @@ def slopes(record: Record) -> list[dict[str, Any]]:
             x, y = (np.log([c[name] for c in mine]) for name in ("width", quantity))
             if len(set(x)) < 2 or len(x) < 3:
                 continue
-            (slope, level), covariance = np.polyfit(x, y, 1), _slope_variance(x, y)
+            (slope, level), covariance = np.polyfit(x, y, 1, cov=True)
             found.append({
                 "quantity": quantity, "depth": kind[0], "activation": kind[1], "regularizer": kind[2],
-                "slope": float(slope), "error": math.sqrt(covariance), "level": float(level),
+                "slope": float(slope), "error": math.sqrt(covariance[0, 0]), "level": float(level),
             })  # fmt: skip
     return found
-
-
-def _slope_variance(x: np.ndarray, y: np.ndarray) -> float:
-    slope, level = np.polyfit(x, y, 1)
-    residual = y - level - slope * x
-    return float(residual @ residual / (len(x) - 2) / np.sum((x - x.mean()) ** 2))

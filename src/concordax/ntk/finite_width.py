@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..jacobians import AbstractJacobian, linearize
+from ..linalg import symmetric
 from .checks import (
     Network,
     as_rows,
@@ -179,8 +180,7 @@ _jacobian_of = eqx.filter_jit(_jacobian)
 @eqx.filter_jit
 def _gram(jacobian: AbstractJacobian, metric) -> Float[Array, "n n"]:
     with jax.default_matmul_precision("highest"):
-        upper = jnp.triu(jacobian.gram(metric))
-    return upper + jnp.triu(upper, 1).T
+        return symmetric(jacobian.gram(metric))
 
 
 @eqx.filter_jit

@@ -19,17 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..linalg import symmetric
 from ..models import MLP, TwoLayer
 from ..regularizers import AbstractRegularizer
 from .activations import Dual, Rows, correlation, warn_above, warn_of
 from .checks import check_result, check_rows, check_same_features, starts
 from .hermite import Function, Shifted, pairs, second_moment, shifted
 from .orthant import orthant_mean
-from .prior import Curvature, Law
+from .prior import CHANGE, Curvature, Law, refined
 
-# Halvings of the panels over a weight where its layer's inputs need them. The change of E f² that needs none, and what
-# the series there may leave out of it: for many weights and nodes, where ten digits would be eight times the work.
-_HALVINGS, _CHANGE = 3, 1e-9
 # Rows of a tile of the kernel: some twenty arrays of its size are at work.
 _TILE = 1024
 
@@ -195,7 +193,7 @@ class InfiniteWidth:
                     found = self._tile(dual, left, two.part(slice(j, j + counts[1])), same and i == j, between)
                     for kernel, part in zip((nngp, ntk), found, strict=True):
                         if same:
-                            part = np.triu(part) + np.triu(part, 1).T if i == j else part
+                            part = symmetric(part) if i == j else part
                             kernel[j : j + counts[1], i : i + counts[0]] = part.T
                         kernel[i : i + counts[0], j : j + counts[1]] = part
         return Kernels(jnp.asarray(nngp), jnp.asarray(ntk))
@@ -315,14 +313,9 @@ def _given(
     def seconds(law: Law) -> list[np.ndarray]:
         return [second_moment(f, load * law.nodes, scale) @ law.weights for load, scale in sides]
 
-    before, found = seconds(law.coarser or law), seconds(law)
-    for _ in range(_HALVINGS):
-        if law.finer is None or all(np.all(np.abs(x - y) <= _CHANGE * y) for x, y in zip(before, found, strict=True)):
-            break
-        law = law.finer()
-        before, found = found, seconds(law)
+    law, before, found = refined(law, seconds)
     made = []
     for (load, scale), x, y in zip(sides, before, found, strict=True):
-        series = shifted(f, load * law.nodes, scale, law.weights, _CHANGE)
+        series = shifted(f, load * law.nodes, scale, law.weights, CHANGE)
         made.append(series.less_exact(np.abs(x - y) / np.sqrt(np.maximum(y, np.finfo(float).tiny))))
     return made[0], made[-1]

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..jacobians import AbstractJacobian, linearize
-from ..linalg import factorize
+from ..linalg import factorize, symmetric
 from ..metrics import AbstractMetric, ScalarMetric
 
 
@@ -116,7 +116,7 @@ def _line(model: Callable, start: PyTree, end: PyTree, inputs) -> _Line:
 def _compare(model, start, end, inputs, trained_on, strength, metric):
     with jax.default_matmul_precision("highest"):
         line = _line(model, start, end, inputs)
-        kernel, now = (_whole(each.gram(metric)) for each in (line.before, line.after))
+        kernel, now = (symmetric(each.gram(metric)) for each in (line.before, line.after))
         error, drift = _ratio(line.missed, line.change), _ratio(now - kernel, kernel)
         if trained_on is None:
             return error, None, drift
@@ -124,10 +124,6 @@ def _compare(model, start, end, inputs, trained_on, strength, metric):
         factor = factorize(fitted.before.gram(metric), len(fitted.missed) * strength)
         taken_back = line.before.cross_gram(fitted.before, metric) @ factor.solve(fitted.missed.reshape(-1))
         return error, _ratio(line.missed - taken_back.reshape(line.missed.shape), line.change), drift
-
-
-def _whole(upper: Float[Array, "m m"]) -> Float[Array, "m m"]:
-    return jnp.triu(upper) + jnp.triu(upper, 1).T
 
 
 def _ratio(part: Array, whole: Array) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._types import Batch
 from ..metrics import AbstractMetric, GroupMetric
 from ..models import DenseLayer
-from ..system import Problem
+from ..system import Problem, row_scale
 from .recentering import Centered
 
 # The line along which a model's smoothness is tried moves each parameter by so much, and is as long as the ball at
@@ -129,7 +129,7 @@ def _missed(curve: Curve, radius: Float[Array, ""], key: PRNGKeyArray, pieces: i
     """Along a random radius ‖r'(1) − r'(0) − ∫r''‖, 0 if r' has no jumps; ‖r'(1) − r'(0)‖; ‖r'(1)‖."""
     z = radius * _unit(jax.random.normal(key, curve.flat.shape, curve.flat.dtype))
     root = curve.metric.root()
-    scale = jnp.sqrt(curve.batch.weights / jnp.sum(curve.batch.weights))[:, None]
+    scale = row_scale(curve.batch)[:, None]
     outputs = lambda s: curve.problem.outputs(curve.flat + s * root.mv(z), curve.batch.inputs)
     slope = lambda s: scale * jax.jvp(outputs, (s,), (jnp.ones_like(s),))[1]
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .. import linalg
 from .._types import Batch
 from ..jacobians import linearize
 from ..losses import AbstractLoss
@@ -109,8 +110,7 @@ def _pre_activations(features, layer) -> Array:
 
 def symmetric(upper: np.ndarray) -> np.ndarray:
     """The matrix whose upper triangle is given, in float64."""
-    upper = np.triu(np.asarray(upper, np.float64))
-    return upper + np.triu(upper, 1).T
+    return linalg.symmetric(np.asarray(upper, np.float64))
 
 
 def spectrum(kernel: np.ndarray, strength: float, eps: float) -> dict[str, float]:

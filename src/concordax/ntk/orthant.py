@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .hermite import rule
-from .prior import Law
+from .prior import Law, refined
 
 # Nodes over θ, and half of them for the error.
 _ANGLES = 64
@@ -25,8 +25,6 @@ _ANGLES = 64
 _NARROWEST = 1e-6
 # Degrees of the interpolation of G in √κ, until it is known to so much of its largest value.
 _DEGREES, _EXACT = (32, 64, 128, 256), 1e-10
-# Twice the halvings of panels that the mean of d itself takes at most.
-_HALVINGS, _CHANGE = 3, 1e-9
 
 
 def orthant_mean(
@@ -72,12 +70,7 @@ def _normal(ratio: np.ndarray, nodes: np.ndarray) -> Float[np.ndarray, "n t"]:
 def _fine_enough(law: Law, loads, scales) -> tuple[Law, list[np.ndarray]]:
     """The law with so many nodes that E d Φ(aw) is known for each row, and by how much it is not."""
     seconds = lambda law: [_normal(_ratio(*side), law.nodes) @ law.weights for side in zip(loads, scales, strict=True)]
-    before, found = seconds(law.coarser or law), seconds(law)
-    for _ in range(_HALVINGS):
-        if law.finer is None or all(np.all(np.abs(x - y) <= _CHANGE * y) for x, y in zip(before, found, strict=True)):
-            break
-        law = law.finer()
-        before, found = found, seconds(law)
+    law, before, found = refined(law, seconds)
     return law, [np.abs(x - y) for x, y in zip(before, found, strict=True)]
 
 
