@@ -22,23 +22,23 @@ def check_data(inputs, targets, weights) -> None:
     if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves) or np.shape(leaves[0])[0] == 0:
         raise ValueError("the data hold no rows; inputs need shape [n, ...] with n at least 1.")
     for leaf in leaves:
-        _check_finite("inputs", leaf)
+        check_finite("inputs", leaf)
     targets = np.asarray(targets)
     if targets.dtype.kind not in "fiub":
         raise ValueError(f"targets must be numbers; got dtype {targets.dtype}. Encode labels as whole numbers first.")
-    _check_finite("targets", targets)
+    check_finite("targets", targets)
     if weights is not None:
         weights = np.asarray(weights)
-        _check_finite("weights", weights)
+        check_finite("weights", weights)
         if weights.min() < 0 or weights.max() == 0:
             raise ValueError(f"weights must be from 0 up with one above 0; got {weights.min():g} to {weights.max():g}.")
 
 
-def _check_finite(name: str, values) -> None:
+def check_finite(name: str, values, advice: str = "Impute or drop it.") -> None:
+    """Raises ValueError, with the place of the first, where a real number is not finite."""
     values = np.asarray(values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        where = np.argwhere(~np.isfinite(values))[0]
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(
-            f"{name} must be finite; the first value that is not, {values[tuple(where)]}, is at index "
-            f"{tuple(int(i) for i in where)}. Impute or drop it."
+            f"{name} must be finite; the first value that is not, {values[where]}, is at index {where}. {advice}"
         )

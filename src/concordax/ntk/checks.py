@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import check_finite
 from ..metrics import AbstractMetric, DiagonalMetric, GroupMetric, ScalarMetric
 from ..models import LayeredModel, layer_shapes
 from ..regularizers import AbstractRegularizer
@@ -32,7 +33,7 @@ def check_rows(call: str, argument: str, rows: PyTree) -> int:
         shapes = [np.shape(leaf) for leaf in leaves]
         raise ValueError(f"`{call}({argument}=...)`: its arrays must have the same number of rows; got {shapes}.")
     for leaf in leaves:
-        _check_finite(call, argument, leaf, "Impute or drop it.")
+        check_finite(f"`{call}({argument}=...)`", leaf)
     return np.shape(leaves[0])[0]
 
 
@@ -42,16 +43,6 @@ def check_same_features(call: str, x1: PyTree, x2: PyTree) -> None:
     if jax.tree.structure(x1) != jax.tree.structure(x2) or shapes[0] != shapes[1]:
         raise ValueError(
             f"`{call}(x1, x2)`: both need the same features; a row of x1 has shape {shapes[0]}, of x2 {shapes[1]}."
-        )
-
-
-def _check_finite(call: str, argument: str, values, advice: str) -> None:
-    values = np.asarray(values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise ValueError(
-            f"`{call}({argument}=...)` must be finite; the first value that is not, {values[where]}, is at {where}. "
-            + advice
         )
 
 
@@ -91,7 +82,7 @@ def check_network(call: str, model: Callable, params: PyTree, rows: PyTree, metr
     flat, unravel = ravel_pytree(params)
     if not flat.size:
         raise ValueError(f"`{call}(params=...)` holds no parameters; a kernel needs something to differentiate by.")
-    _check_finite(call, "params", flat, "`explain(result)` says why a run ended so.")
+    check_finite(f"`{call}(params=...)`", flat, "`explain(result)` says why a run ended so.")
     example = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], rows)
     shape = jax.eval_shape(lambda p, x: model(p, x), params, example).shape
     if len(shape) != 2 or shape[0] != 1:
@@ -114,7 +105,7 @@ def _as_metric(call: str, metric, flat: Float[Array, " p"]) -> AbstractMetric:
             f"`{call}(metric=...)` is of {size} parameters; the model has {flat.size}. Build it from the same ones."
         )
     for leaf in jax.tree.leaves(metric):
-        _check_finite(call, "metric", leaf, "Use a larger smoothing.")
+        check_finite(f"`{call}(metric=...)`", leaf, "Use a larger smoothing.")
     return metric
 
 
