@@ -1,5 +1,6 @@
 # make demo    fit a bundled table, write a model and an HTML report to build/demo
 # make test    lint, type check and test
+# make test-all    the same, with long tests and every combination of parameters: half an hour
 # make test-oldest  test the core on the oldest supported versions
 # make bench   measure steps, their growth, first runs and time to a loss beside other libraries; writes build/bench
 # make check   lint and type check only
@@ -8,7 +9,7 @@
 # Each sets up what it needs in .venv, from Python >= 3.11 alone. Overridable: make PYTHON=/path/to/python VENV=.venv-other
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest bench check clean
+.PHONY: help demo test test-all test-oldest bench check clean
 
 PYTHON ?=
 VENV ?= .venv
@@ -24,11 +25,14 @@ ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 # Compiling is most of the time of a test: a trust-region step takes 3.5 s with XLA's defaults and 0.6 s with these. An
 # XLA that does not know a flag stops at once, so that the oldest versions, and benchmarks, go without.
 QUICK =
-test: QUICK = --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0
+test test-all: QUICK = --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0
 # Compiled programs are kept from one run to the next.
 CACHE ?= build/jax-cache
-CACHED := JAX_COMPILATION_CACHE_DIR="$(CACHE)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
-PYTEST := -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+# Small ones too: compiling takes 50 ms, reading 12, and each worker needs them.
+CACHED := JAX_COMPILATION_CACHE_DIR="$(CACHE)" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# Neighbouring tests share programs, and are left to one worker as long as the other has work.
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -40,6 +44,9 @@ demo:
 
 test: check
 	$(ONE_THREAD) $(CACHED) "$(BIN)/python" $(PYTEST)
+
+test-all: check
+	$(ONE_THREAD) $(CACHED) "$(BIN)/python" $(PYTEST) --whole
 
 test-oldest:
 	@$(SETUP) "$(OLDEST)" test constraints-oldest.txt

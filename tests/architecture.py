@@ -34,7 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sklearn", "ntk", "columns", "tabular", "persistence", "bundled", "experiments"),
     ("importance", "summary", "table_checks"),
     ("plots", "console", "workflow"),
-    ("report",),
+    ("pages",),
+    ("report", "reproduction"),
     ("cli",),
 )
 # Modules that are kept apart from the rest, with all that they may import.
@@ -50,10 +51,11 @@ LEAVES: dict[str, frozenset[str]] = {
 }
 # Libraries, and the modules that alone speak to them.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "optax": ("optimizer", "first_order"),
+    "optax": ("optimizer", "first_order", "experiments"),
     "matplotlib": ("plots",),
     "typer": ("cli",),
-    "jinja2": ("report",),
+    "jinja2": ("pages",),
+    "pooch": ("experiments",),
     "platformdirs": ("compilation_cache",),
 }
 # The module that changes the configuration of JAX, and gives it back.

@@ -79,3 +79,40 @@ class Browser:
         self.process.wait(20)
         os.close(self.out)
         os.close(self.into)
+
+
+def check(browser: Browser, path: pathlib.Path, width: int, scheme: str) -> None:
+    """Asserts that a page shows without errors, requests, overflow, unreadable or overlapping labels."""
+    events = browser.open(path, width, scheme)
+    methods = [event.get("method") for event in events]
+    assert not {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"} & set(methods), events
+    requests = [e["params"]["request"]["url"] for e in events if e.get("method") == "Network.requestWillBeSent"]
+    assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value("innerWidth") == width
+    assert browser.value(_OUTSIDE) == []
+    assert browser.value(_OVERLAPPING_LABELS) == []
+    dark = browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert dark == (scheme == "dark")
+    assert browser.value(_BLACK_LABELS) == []
+
+
+_OUTSIDE = """
+[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+  .map(e => e.outerHTML.slice(0, 80))
+"""
+# Text without a color of the page's: unreadable where the page is dark.
+_BLACK_LABELS = """
+[...document.querySelectorAll('.plot text')].filter(e => getComputedStyle(e).fill == 'rgb(0, 0, 0)')
+  .map(e => e.textContent)
+"""
+# Pairs of texts of one picture whose boxes share more than a sliver.
+_OVERLAPPING_LABELS = """
+[...document.querySelectorAll('.plot')].flatMap(plot => {
+  const boxes = [...plot.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  const share = (p, q, low, high) => Math.min(p[high], q[high]) - Math.max(p[low], q[low]);
+  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(
+    ([b, q]) => share(p, q, 'left', 'right') > 2 && share(p, q, 'top', 'bottom') > 4
+  ).map(([b]) => `${plot.getAttribute('aria-label').slice(0, 30)}: ${a} | ${b}`));
+})
+"""

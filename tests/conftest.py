@@ -30,7 +30,7 @@ NEEDED_BY = {
     "platformdirs": ("compilation_cache",),
     "skops": ("persistence",),
     "typer": ("cli", "console"),
-    "matplotlib": ("plots", "report"),
+    "matplotlib": ("plots", "report", "pages", "reproduction"),
 }
 MISSING = [name for name in NEEDED_BY if find_spec(name) is None]
 ROOT = Path(__file__).parent.parent
@@ -46,6 +46,49 @@ def pytest_configure(config):
     left_out = [str(ROOT / "tests" / f"test_{module}*") for module in modules]
     left_out += [str(ROOT / "src" / "concordax" / f"{module}*") for module in modules]
     config.option.ignore_glob = [*(config.option.ignore_glob or ()), *left_out]
+
+
+def pytest_addoption(parser):
+    """`make test-all` asks for the whole of what `combinations` and `thorough` leave out."""
+    parser.addoption("--whole", action="store_true", help="run thorough tests too, and every combination")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out tests marked `thorough`; of those marked `combinations`, keeps a part that holds every value.
+
+    Compiling takes most of the time: a combination is another program, and a thorough test is several.
+    """
+    if config.getoption("whole"):
+        return
+    grids: dict[str, list] = {}
+    for item in items:
+        if item.get_closest_marker("combinations"):
+            grids.setdefault(item.nodeid.split("[")[0], []).append(item)
+    left_out = {item for grid in grids.values() for item in set(grid) - set(covering(grid, values_of))}
+    left_out |= {item for item in items if item.get_closest_marker("thorough")}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def values_of(item) -> tuple:
+    """The place of a test in its grid: one entry a `parametrize`, whose names go together; fixtures in one more."""
+    marks = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    names = [mark if isinstance(mark, list | tuple) else [each.strip() for each in mark.split(",")] for mark in marks]
+    named = {name for group in names for name in group}
+    rest = [name for name in item.callspec.params if name not in named]
+    return tuple(tuple(repr(item.callspec.params[name]) for name in group) for group in [*names, rest] if group)
+
+
+def covering(grid, place) -> list:
+    """The fewest of a grid, greedily, that hold every value of each parameter."""
+    parts = {id(item): set(enumerate(place(item))) for item in grid}
+    missing, kept = set().union(*parts.values()), []
+    while missing:
+        best = max(grid, key=lambda item: len(parts[id(item)] & missing))
+        kept.append(best)
+        missing -= parts[id(best)]
+    return kept
 
 
 def pytest_report_header():

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pandas as pd
@@ -149,7 +148,7 @@ def test_a_bad_table_gives_one_paragraph(tmp_path, name):
         (("predict", "{folder}/none.cx", "{folder}/numbers.csv"), "no model file"),
         (("predict", "{folder}/y.cx", "{folder}/none.csv"), "no file"),
         (("predict", "{folder}/y.cx", "{folder}/short.csv"), "lacks 1 of 2 columns: 'city'"),
-        (("reproduce", "figure-9"), "No such command"),
+        (("reproduce", "figure-9"), "There is no experiment 'figure-9'"),
     ],
 )
 def test_a_wrong_command_is_a_usage_error(folder, arguments, message):
@@ -239,27 +238,42 @@ def test_datasets_and_version():
 
 
 def test_reproduce_passes_its_options_on(tmp_path, monkeypatch):
+    from concordax import reproduction
+    from concordax.experiments.finding import Finding
+
     calls = []
 
-    def experiment(output_dir, **options):
+    def stand_in(names, output_dir, **options):
         options.pop("progress")("step", 0.5)
-        calls.append((output_dir, options))
-        return "record"
+        calls.append((names, output_dir, options))
+        found = Finding("A claim.", "somewhere", "1", "2", "3", "holds", "a rule")
+        return reproduction.Outcome({}, [], [found], {"mnist": "not there"}, output_dir / "report.html")
 
-    package = types.ModuleType("concordax.experiments")
-    package.loss_curves = types.SimpleNamespace(run=experiment)
-    plots = types.ModuleType("concordax.plots")
-    plots.loss_curves = lambda *arguments: calls.append(arguments)
-    for module in (package, plots):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(f"concordax.{module.__name__.split('.')[1]}", module, raising=False)
+    monkeypatch.setattr(reproduction, "reproduce", stand_in)
     target = tmp_path / "new" / "folder"
-    result = run("reproduce", "loss-curves", "--full", "--seeds", 3, "--resume", "--output-dir", target)
-    assert result.exit_code == 0, result.output
-    assert calls[0] == (target, {"quick": False, "seeds": 3, "resume": True})
-    assert calls[1][0] == "record"
-    assert str(calls[1][1]) in result.stdout
-    assert target.is_dir()
+    options = ("--full", "--seeds", 3, "--resume", "--output-dir", target, "--data-dir", tmp_path, "--processes", 2)
+    result = run("reproduce", "widths", "mnist", *options)
+    # What did not run is an error of the whole.
+    assert result.exit_code == 1, result.output
+    expected = {"quick": False, "seeds": 3, "resume": True, "processes": 2, "data_dir": tmp_path}
+    assert calls == [(["widths", "mnist"], target, expected)]
+    for text in ("A claim.", "holds", str(target / "report.html")):
+        assert text in result.stdout
+    assert "mnist did not run: not there" in result.stderr
+
+
+def test_reproduce_help_names_every_experiment():
+    from concordax.experiments.names import ENTRIES
+
+    text = run("reproduce", "--help").stdout
+    assert all(name in text for name in ENTRIES)
+
+
+def test_reproduce_with_data_that_are_not_there(tmp_path):
+    result = run("reproduce", "uci", "--full", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pendigits.npz" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_progress_is_drawn_on_a_terminal_only(monkeypatch, capsys):

@@ -73,6 +73,8 @@ def fitted(tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", ["100", "98"])
 def test_second_process_compiles_nothing(fitted, rows):
     """98 rows are filled up to 100."""

@@ -145,6 +145,7 @@ def test_strength_too_small():
     assert 14.5 < finding.evidence["effective parameters"] <= 15
 
 
+@pytest.mark.thorough
 def test_short_steps():
     published = run(step=cx.PublishedStep(), regularizer=cx.PseudoHuber(1e-3), strength=1.0, max_steps=10)
     finding = found(published, "short steps")
@@ -153,6 +154,8 @@ def test_short_steps():
     assert "FixedStep(0.01)" in found(run(step=cx.FixedStep(0.01)), "short steps").meaning
 
 
+@pytest.mark.thorough
+@pytest.mark.thorough
 def test_solver_missing_its_tolerance():
     solver = cx.StructuredCG(max_iterations=1)
     result = run(solver=solver, regularizer=cx.PseudoHuber(0.05), max_steps=10, strength=1e-6)

@@ -63,6 +63,7 @@ def test_all_checks_of_scikit_learn_pass(name):
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strength", ["evidence", "loo", 1e-3])
 def test_weights_of_the_regressor_are_counts(strength):
     x, y = sine()
@@ -226,6 +227,7 @@ def test_only_one_kind_of_uncertainty_at_a_time():
 # Ways to the strength -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["evidence", "loo", "gcv", "held_out"])
 def test_every_way_to_the_strength_learns_a_sine(way):
     x, y = sine(300)
@@ -294,6 +296,8 @@ def test_warm_start_goes_on():
     assert model.history_["loss"][-1] < cold.history_["loss"][-1]
 
 
+@pytest.mark.thorough
+@pytest.mark.thorough
 def test_a_stream_is_learnt():
     x, y = sine(300)
     model = GGNRegressor(hidden_widths=(20,), max_steps=15)
@@ -346,6 +350,7 @@ def test_clones_pickles_and_seeds_agree_to_the_bit():
     assert not np.array_equal(model.predict(x), clone(model).set_params(random_state=1).fit(x, y).predict(x))
 
 
+@pytest.mark.thorough
 def test_search_cross_validation_pipelines_calibration_and_importance():
     x, y = load_breast_cancer(return_X_y=True)
     x, y = x[:200, :6], y[:200]
@@ -360,6 +365,7 @@ def test_search_cross_validation_pipelines_calibration_and_importance():
     assert importance.importances_mean[0] > importance.importances_mean[2] + 0.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_bring_their_names(library):
     frames = pytest.importorskip(library)

@@ -1,39 +1,58 @@
-"""Experiments: the stored numbers, transcriptions in NumPy, the problem, and records as files."""
+"""Experiments: stored numbers, transcriptions in NumPy, the problem, and records as files."""
 
+import functools
 import json
 import os
 import platform
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from concordax.experiments import loss_curves
-from concordax.experiments.loss_curves import LossCurves
+from concordax.errors import UsageError
+from concordax.experiments import methods, students, traced
+from concordax.experiments.loss_curves import EXPERIMENT, LAZY, USUAL
+from concordax.experiments.names import ENTRIES
 from concordax.experiments.record import ExperimentError, Record
+from concordax.experiments.registry import experiment
 from concordax.experiments.synthetic import sphere, teacher_student
-from experiment_cases import MODES, TINY, uninterrupted
 from helpers import as_layers, network, sigmoid
 
-# Final training and test loss of a run that was looked at. The relative tolerances grow where rounding does: the
-# corrected mode rises and falls, and the trust region's losses are small beside what they start from.
-STORED = {
-    "published": (0.01597328084073325, 0.015371248319432887, 1e-9),
-    "corrected": (0.007201739798687052, 0.0047443795846008625, 1e-6),
-    "trust region": (4.060000548273045e-06, 3.301397931835231e-06, 1e-4),
-    "gradient descent": (0.0022711038540381766, 0.0023410447218168767, 1e-9),
-}
+TINY = EXPERIMENT.tiny
+# The tangent kernels have tests of their own; clothes are the digits' experiment at other smoothings.
+ELSEWHERE = ("ntk", "fashion-mnist")
+STORED = json.loads(Path(__file__).with_name("stored_experiments.json").read_text(encoding="utf-8"))
 
 
-def problem(seed=0):
+def tiny(name="loss-curves"):
+    """The record of an experiment at its tiny size, its file's content, and the folder it was in."""
+    return _tiny(name)
+
+
+@functools.cache
+def _tiny(name):
+    made = experiment(name)
+    with tempfile.TemporaryDirectory() as folder:
+        record = made.run(Path(folder), seeds=1, config=made.tiny)
+        return record, Path(folder, f"{name}.json").read_text(encoding="utf-8"), folder
+
+
+def curve(mode, start=USUAL):
+    [found] = [cell for cell in tiny()[0].curves if cell["mode"] == mode and cell["start"] == start]
+    return found
+
+
+def problem(seed=0, shrunk=1.0):
     """Data [n, d], [n] and the student's start as NumPy arrays."""
     with jax.enable_x64(True):
-        data_key, start_key = jax.random.split(jax.random.key(seed))
+        data_key, start_key, _ = jax.random.split(jax.random.key(seed), 3)
         data = teacher_student(data_key, train_rows=40, test_rows=60, inputs=4, teacher_width=2)
-        params = loss_curves._model(TINY).init(start_key)
-    return data, as_layers(params)
+        params = students._network(TINY, {}, TINY.width).init(start_key)
+    return data, [(shrunk * weight, bias) for weight, bias in as_layers(params)]
 
 
 def student(theta, inputs):
@@ -43,19 +62,19 @@ def student(theta, inputs):
     return outputs[:, 0], jacobian[:, 0]
 
 
-def transcription(step, steps):
-    """Losses [steps, 2] of θ ← step(θ, J, residual)."""
-    data, layers = problem()
+def transcription(step, steps, shrunk):
+    """Losses [steps + 1, 2] of θ ← step(θ, J, residual), from the start on."""
+    data, layers = problem(shrunk=shrunk)
     theta, losses = np.concatenate([w.ravel() for w, _ in layers]), []
-    for _ in range(steps):
+    pairs = ((data.inputs, data.targets), (data.test_inputs, data.test_targets))
+    for _ in range(steps + 1):
+        losses.append([0.5 * np.mean((student(theta, x)[0] - np.asarray(y)[:, 0]) ** 2) for x, y in pairs])
         outputs, jacobian = student(theta, data.inputs)
         theta = step(theta, jacobian, outputs - np.asarray(data.targets)[:, 0])
-        pairs = ((data.inputs, data.targets), (data.test_inputs, data.test_targets))
-        losses.append([0.5 * np.mean((student(theta, x)[0] - np.asarray(y)[:, 0]) ** 2) for x, y in pairs])
     return np.array(losses)
 
 
-def gauss_newton(damping, strength=1e-4, smoothing=4.0, scale=0.95):
+def gauss_newton(damping, scale, strength=1e-4, smoothing=4.0):
     """The published step on the parameters' side, by a general solver."""
 
     def step(theta, jacobian, residual):
@@ -71,58 +90,77 @@ def gauss_newton(damping, strength=1e-4, smoothing=4.0, scale=0.95):
     return step
 
 
-def losses_of(curve):
-    return np.array([curve["train_loss"], curve["test_loss"]]).T
+def losses_of(cell):
+    return np.array([cell["train_loss"], cell["test_loss"]]).T
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------
 
 
-def test_final_losses_are_the_stored_ones():
-    result = uninterrupted().record
-    assert [curve["mode"] for curve in result.curves] == MODES == list(STORED)
-    for curve in result.curves:
-        train, test, tolerance = STORED[curve["mode"]]
-        np.testing.assert_allclose(curve["train_loss"][-1], train, rtol=tolerance)
-        np.testing.assert_allclose(curve["test_loss"][-1], test, rtol=tolerance)
-
-
+@pytest.mark.parametrize(("start", "shrunk", "scale"), [(USUAL, 1.0, 0.95), (LAZY, 0.2, 0.25)])
 @pytest.mark.parametrize(
-    ("index", "step", "steps", "tolerance"),
-    [
-        (0, gauss_newton(damping=1 - 1e-4), 12, 1e-10),
-        (1, gauss_newton(damping=0.0), 8, 1e-6),
-        (3, lambda theta, jacobian, residual: theta - 5.0 * jacobian.T @ residual / len(residual), 60, 1e-10),
-    ],
-    ids=["published", "corrected", "gradient descent"],
+    ("mode", "tolerance"), [(methods.PUBLISHED, 1e-9), (methods.CORRECTED, 1e-5), (methods.GRADIENT_DESCENT, 1e-9)]
 )
-def test_curves_agree_with_a_transcription(index, step, steps, tolerance):
-    curve = uninterrupted().record.curves[index]
-    expected = transcription(step, steps)[np.array(curve["iteration"]) - 1]
-    np.testing.assert_allclose(losses_of(curve), expected, rtol=tolerance)
+def test_curves_agree_with_a_transcription(mode, tolerance, start, shrunk, scale):
+    found = curve(mode, start)
+    step = {
+        methods.PUBLISHED: gauss_newton(1 - 1e-4, scale),
+        methods.CORRECTED: gauss_newton(0.0, scale),
+        methods.GRADIENT_DESCENT: lambda theta, jacobian, residual: (
+            theta - found["rate"] * jacobian.T @ residual / len(residual)
+        ),
+    }[mode]
+    assert found["steps"] == (TINY.first_order_steps if mode == methods.GRADIENT_DESCENT else TINY.steps)
+    expected = transcription(step, found["steps"], shrunk)[found["iteration"]]
+    np.testing.assert_allclose(losses_of(found), expected, rtol=tolerance)
 
 
 def test_the_trust_region_is_far_below_the_published_mode():
-    published, _, trusted, _ = (losses_of(curve)[:, 0] for curve in uninterrupted().record.curves)
-    assert trusted[-1] < 1e-3 * published[-1]
+    published, trusted = (losses_of(curve(mode))[:, 0] for mode in (methods.PUBLISHED, methods.TRUST_REGION))
+    assert trusted[-1] < 1e-2 * published[-1]
 
 
 def test_the_best_rate_is_kept_and_all_are_recorded():
-    curve = uninterrupted().record.curves[3]
-    assert [tried["rate"] for tried in curve["tried"]] == [1.0, 5.0, 1000.0]
-    assert [tried["diverged"] for tried in curve["tried"]] == [False, False, True]
-    assert curve["rate"] == 5.0
-    assert curve["tried"][1]["train_loss"] == curve["train_loss"][-1] < curve["tried"][0]["train_loss"]
+    found = curve(methods.GRADIENT_DESCENT)
+    assert [tried["rate"] for tried in found["tried"]] == [1.0, 5.0, 1000.0]
+    losses = [tried["train_loss"] for tried in found["tried"]]
+    assert found["rate"] == found["tried"][int(np.argmin(losses))]["rate"] == 5.0
+    assert found["train_loss"][-1] == min(losses)
+    assert found["search_seconds"] >= found["seconds"][-1]
 
 
-def test_a_search_in_which_every_rate_diverges_leaves_no_curve(tmp_path):
-    config = replace(TINY, published=1, corrected=1, trust_region=1, rates=(1000.0,))
-    assert [curve["mode"] for curve in loss_curves.run(tmp_path, config=config).curves] == MODES[:3]
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in ELSEWHERE])
+def test_final_numbers_are_the_stored_ones(name):
+    """Each experiment at its tiny size. What is stored was written by `python tests/stored_experiments.py`."""
+    found, stored = summary(tiny(name)[0]), STORED[name]
+    assert list(found) == list(stored)
+    for kind, numbers in stored.items():
+        assert list(found[kind]) == list(numbers), kind
+        for key, value in numbers.items():
+            # A digit that another processor rounds otherwise grows over the steps.
+            assert found[kind][key] == pytest.approx(value, rel=2e-2, abs=1e-7), (kind, key)
+
+
+def summary(record):
+    """The last numbers of each cell, by what the cell is of; no times, and none that hang on the last digit."""
+    names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "parameters", "sign_kept", "rate")
+    found = {}
+    for cell in record.curves:
+        kind = ", ".join(f"{k} {v}" for k, v in cell.items() if k in _KINDS and not isinstance(v, list))
+        last = {name: cell[name] for name in names if name in cell}
+        found[kind] = {name: value[-1] if isinstance(value, list) else value for name, value in last.items()}
+    return found
+
+
+_KINDS = (
+    "mode", "start", "strength", "smoothing", "width", "depth", "activation", "regularizer", "curvature", "dataset",
+    "loss", "swept", "grown", "rows", "outputs",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("steps", "points"), [(1, 200), (20, 200), (4000, 200), (10_000, 200), (60, 20)])
 def test_points_are_few_and_hold_the_first_and_last_step(steps, points):
-    chosen = loss_curves._points(steps, points)
+    chosen = np.array(traced.points_up_to(steps, points))
     assert chosen[0] == 1
     assert chosen[-1] == steps
     assert len(chosen) <= points
@@ -131,46 +169,51 @@ def test_points_are_few_and_hold_the_first_and_last_step(steps, points):
 
 
 def test_iterations_are_the_points_and_seconds_rise():
-    steps = (TINY.published, TINY.corrected, TINY.trust_region, TINY.gradient_descent)
-    for curve, total in zip(uninterrupted().record.curves, steps, strict=True):
-        assert curve["iteration"] == loss_curves._points(total, TINY.points).tolist()
-        assert np.all(np.diff([0.0, *curve["seconds"]]) > 0)
+    for cell in tiny()[0].curves:
+        assert cell["iteration"][0] == 0
+        if cell["ended"] == "steps":
+            assert cell["iteration"][1:] == traced.points_up_to(cell["steps"], TINY.points)
+        assert cell["seconds"][0] == 0.0
+        assert np.all(np.diff(cell["seconds"]) > 0)
 
 
-def test_nothing_is_compiled_on_the_clock():
-    assert uninterrupted().on_the_clock == []
+def test_the_evaluation_of_losses_is_not_on_the_clock(monkeypatch):
+    original = students._losses
+    monkeypatch.setattr(students, "_losses", lambda *data: time.sleep(0.2) or original(*data))
+    found = students.measure(TINY, {"mode": methods.PUBLISHED, "seed": 0})
+    assert len(found["seconds"]) > 5
+    assert found["seconds"][-1] < 0.2 * len(found["seconds"])
 
 
-def test_the_evaluation_of_losses_is_not_on_the_clock(tmp_path, monkeypatch):
-    original = loss_curves._losses
-    monkeypatch.setattr(loss_curves, "_losses", lambda *data: time.sleep(0.05) or original(*data))
-    config = replace(TINY, corrected=1, trust_region=1, gradient_descent=1, rates=(1.0,))
-    curve = loss_curves.run(tmp_path, config=config).curves[0]
-    assert curve["seconds"][-1] < 0.05 * len(curve["seconds"])
+def test_runs_end_where_nothing_moves_or_at_the_loss_floor():
+    config = replace(TINY, steps=400)
+    settled = students.measure(config, {"mode": methods.TRUST_REGION, "strength": 0.1, "seed": 0})
+    assert settled["ended"] == "settled"
+    assert settled["iteration"][-1] == settled["steps"] < 400
+    floor = students.measure(config, {"mode": methods.TRUST_REGION, "strength": 1e-9, "seed": 0})
+    assert floor["ended"] == "loss floor"
+    assert floor["train_loss"][-1] <= config.loss_floor < floor["train_loss"][-2]
 
 
-def test_full_and_quick_are_the_published_problem():
-    full, quick = LossCurves.full(), LossCurves.quick()
+def test_full_is_the_published_problem():
+    full = EXPERIMENT.full
     assert (full.train_rows, full.test_rows, full.inputs, full.teacher_width, full.width) == (1000, 2000, 20, 5, 500)
-    assert (full.strength, full.scale) == (1e-4, 0.95)
-    assert (full.published, full.corrected, full.trust_region, full.gradient_descent) == (4000, 4000, 4000, 10_000)
-    steps = {name: getattr(full, name) for name in ("published", "corrected", "trust_region", "gradient_descent")}
-    assert replace(quick, **steps) == full
-    assert all(getattr(quick, name) < count for name, count in steps.items())
+    assert (full.strength, full.scale, full.steps, full.first_order_steps) == (1e-4, 0.95, 4000, 10_000)
+    sweep = experiment("strength-sweep")
+    assert (sweep.full.train_rows, sweep.full.test_rows, sweep.full.inputs, sweep.full.width) == (500, 1000, 5, 500)
+    assert len(sweep.full.strengths) == len(experiment("smoothing-sweep").full.smoothings) == 41
+    assert (sweep.full.steps, sweep.seeds) == (1600, 10)
+    assert sum(cell["mode"] == methods.CORRECTED for cell in sweep.cells(sweep.full, 10)) == 410
 
 
-def test_quick_and_full_choose_the_configuration(tmp_path, monkeypatch):
-    seen = []
+def test_no_repetition_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="seeds=0"):
+        EXPERIMENT.run(tmp_path, seeds=0)
 
-    def stop(config, *_):
-        seen.append(config)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(loss_curves, "_trace", stop)
-    for quick in (True, False):
-        with pytest.raises(KeyboardInterrupt):
-            loss_curves.run(tmp_path, quick=quick)
-    assert seen == [LossCurves.quick(), LossCurves.full()]
+def test_an_unknown_experiment_is_refused():
+    with pytest.raises(UsageError, match="Did you mean 'widths'"):
+        experiment("width")
 
 
 # The problem ----------------------------------------------------------------------------------------------------------
@@ -208,23 +251,19 @@ def test_a_teacher_of_one_unit_is_plus_or_minus_silu_of_a_unit_row():
 
 
 def test_a_record_comes_back_from_its_file(tmp_path):
-    result, path = uninterrupted().record, tmp_path / "record.json"
+    result, text, _ = tiny()
+    path = tmp_path / "record.json"
     result.save(path)
-    assert path.read_text(encoding="utf-8") == uninterrupted().text
+    assert path.read_text(encoding="utf-8") == text
     loaded = Record.load(path)
-    # NaN, the loss of the rate that diverged, is written as null.
-    diverged = result.curves[3]["tried"][2]
-    assert np.isnan(diverged["train_loss"])
-    assert loaded.curves[3]["tried"][2] == {**diverged, "train_loss": None, "test_loss": None}
-    loaded.curves[3]["tried"][2] = result.curves[3]["tried"][2] = None
-    try:
-        assert loaded == result
-    finally:
-        result.curves[3]["tried"][2] = diverged
+    # Tuples come back as lists.
+    assert loaded == replace(result, config=json.loads(json.dumps(result.config)))
+    replace(result, curves=[{"loss": [1.0, float("nan"), -float("inf")]}]).save(path)
+    assert Record.load(path).curves == [{"loss": [1.0, None, None]}]
 
 
 def test_a_record_file_is_strict_json_and_names_what_it_depends_on():
-    result, text, folder, _ = uninterrupted()
+    result, text, folder = tiny()
 
     def refuse(token):
         raise AssertionError(token)
@@ -236,7 +275,7 @@ def test_a_record_file_is_strict_json_and_names_what_it_depends_on():
     assert set(stored["machine"]) == {"platform", "processor", "cores", "backend"}
     assert platform.node() not in stored["machine"].values()
     assert stored["started"][:4].isdigit()
-    assert any("compilation" in note for note in result.notes)
+    assert any("PublishedStep" in note for note in result.notes)
     assert folder not in text
 
 
@@ -260,7 +299,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, content, message):
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    uninterrupted().record.save(path)
+    tiny()[0].save(path)
     before = path.read_bytes()
 
     def interrupt(*_):
@@ -268,16 +307,6 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        replace(uninterrupted().record, name="other").save(path)
+        replace(tiny()[0], name="other").save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["record.json"]
-
-
-def test_a_record_can_be_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    from concordax import plots
-
-    figure = plots.loss_curves(uninterrupted().record, tmp_path / "loss-curves.svg")
-    labels = [line.get_label() for line in figure.axes[0].lines]
-    assert labels == MODES
-    assert (tmp_path / "loss-curves.svg").stat().st_size > 1000

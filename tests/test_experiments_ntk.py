@@ -17,13 +17,13 @@ from concordax import plots
 from concordax.experiments import ntk as experiment
 from concordax.experiments.record import Record
 
-TINY = experiment.Kernels.tiny()
+TINY = experiment.EXPERIMENT.tiny
 
 
 @functools.cache
 def _record() -> Record:
     with tempfile.TemporaryDirectory() as folder:
-        return experiment.run(Path(folder), seeds=1, config=TINY)
+        return experiment.EXPERIMENT.run(Path(folder), seeds=1, config=TINY)
 
 
 def _cell(**wanted):
@@ -43,6 +43,7 @@ def test_every_cell_is_measured():
     assert json.loads(json.dumps(record.config))["widths"] == [8, 64]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("regularizer", ["none", "L2"])
 def test_distance_and_drift_by_a_dense_solve(regularizer):
     """Kernel regression by J, in NumPy; the trained network by a run of another solver."""
@@ -110,7 +111,7 @@ def test_slopes_of_a_law_that_is_known():
         for width in (16, 64, 256, 1024) for factor in (0.9, 1 / 0.9)
     ]  # fmt: skip
     cells += [{"question": "eigenvalue", "depth": 1, "activation": "silu", "width": 64, "from_limit": 0.0}]
-    found = {row["quantity"]: row for row in experiment.slopes(Record("", {}, cells, [], {}, {}, "", []))}
+    found = {row["quantity"]: row for row in experiment.slopes(cells)}
     assert found["distance"]["slope"] == pytest.approx(-0.5)
     # s² = log(0.9)²·6/4 over Σ(x − mean)² = 2·2·log(4)².
     assert found["distance"]["error"] == pytest.approx(abs(np.log(0.9)) * np.sqrt(6 / 4) / np.sqrt(4) / np.log(4))
@@ -119,7 +120,7 @@ def test_slopes_of_a_law_that_is_known():
 
 
 def test_pictures(tmp_path):
-    files = plots.kernel_sweep(_record(), tmp_path)
+    files = plots.save(plots.experiment(_record()), tmp_path)
     assert [file.name for file in files] == ["ntk-distance.svg", "ntk-drift.svg", "ntk-eigenvalue.svg", "ntk-curve.svg"]
     assert all(file.stat().st_size > 5000 and file.with_suffix(".png").stat().st_size > 5000 for file in files)
     figure = plots.against_width(_record(), "distance")

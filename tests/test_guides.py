@@ -19,6 +19,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_runs(name):
     code = BLOCKS[name]

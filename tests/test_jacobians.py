@@ -111,6 +111,7 @@ def _products_of(jacobian, metric, v, u):
 _jitted_products = eqx.filter_jit(_products_of)
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["layered", "dense"])
 def test_products_equal_einsum(case, kind, metric):
@@ -135,6 +136,7 @@ def test_products_equal_einsum(case, kind, metric):
     np.testing.assert_allclose(np.triu(normal), np.triu(root.T @ matrix.T @ matrix @ root), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("metric", ["scalar", "diagonal", "neurons", "scattered"])
 @pytest.mark.parametrize("name", MODELS)
 def test_cross_gram(name, metric):

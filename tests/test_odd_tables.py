@@ -79,6 +79,7 @@ def test_a_constant_target_is_predicted():
     assert np.isfinite(std).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

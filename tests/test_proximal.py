@@ -118,6 +118,12 @@ def _proximal_gradient(gradient, penalty, start, bound, rounds=200_000):
     return np.asarray(jax.jit(lambda x: jax.lax.fori_loop(0, rounds, one, (x, x, jnp.ones(())))[0])(jnp.asarray(start)))
 
 
+@pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("loss", "name"), [("squared", "box"), ("squared", "sparse groups"), ("binary", "l1"), ("binary", "sparse groups")]
 )

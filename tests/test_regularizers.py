@@ -240,6 +240,7 @@ def test_custom_function_is_the_built_in_one():
     assert stated.constants() == (cx.SelfConcordance(1.0, 2.0),)
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_extreme_parameters_give_finite_numbers(name, dtype):

@@ -5,8 +5,6 @@ import html.parser
 import os
 import pathlib
 import re
-import types
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ import matplotlib
 
 import chromium
 from concordax import plots, report
+from concordax.pages import number
 from report_cases import HOSTILE, SUMMARIES, regression, without_pictures
 
 
@@ -143,7 +142,7 @@ def _read(text: str) -> float:
     ],
 )
 def test_numbers_are_printed_with_four_digits(value, text):
-    assert re.sub("<[^>]*>", "", report.number(value)) == text
+    assert re.sub("<[^>]*>", "", number(value)) == text
 
 
 def test_a_failed_run_is_said_at_the_top(pages):
@@ -206,7 +205,7 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path, monkeypatch)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`report.write\(path=.*nowhere.*make it first"):
+    with pytest.raises(FileNotFoundError, match=r"`write\(path=.*nowhere.*make it first"):
         report.write(without_pictures(), tmp_path / "nowhere" / "report.html")
 
 
@@ -218,32 +217,6 @@ def test_pictures_leave_matplotlibs_settings_alone_and_do_not_depend_on_them(mon
     monkeypatch.setitem(matplotlib.rcParams, "axes.linewidth", 7.0)
     second = plots.svg(plots.residuals(np.arange(3.0), np.ones(3)))
     assert first == second
-
-
-@pytest.mark.parametrize("wrap", [dict, types.SimpleNamespace])
-def test_loss_curves_draws_the_median_over_seeds_and_saves_two_files(tmp_path, wrap):
-    curves = [
-        {
-            "mode": mode,
-            "seed": seed,
-            "iteration": list(range(1, 6 + seed)),
-            "seconds": [0.1 * (i + 1) for i in range(5 + seed)],
-            "train_loss": [height * (1 + seed) ** 2 / (i + 1) for i in range(5 + seed)],
-            "test_loss": [2 * height * (1 + seed) ** 2 / (i + 1) for i in range(5 + seed)],
-        }
-        for mode, height in (("published", 1.0), ("corrected", 1e-3))
-        for seed in range(3)
-    ]
-    figure = plots.loss_curves(wrap(curves=curves), tmp_path / "loss.png")
-    assert sorted(os.listdir(tmp_path)) == ["loss.png", "loss.svg"]
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    ElementTree.parse(tmp_path / "loss.svg")
-    assert len(figure.axes) == 4
-    for axes in figure.axes:
-        assert axes.get_xscale() == axes.get_yscale() == "log"
-        assert len({line.get_linestyle() for line in axes.lines}) == 2
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [4.0 / (i + 1) for i in range(5)])
-    np.testing.assert_allclose(figure.axes[3].lines[1].get_ydata(), [8e-3 / (i + 1) for i in range(5)])
 
 
 @pytest.fixture(scope="module")
@@ -262,36 +235,4 @@ def browser(tmp_path_factory):
 def test_a_browser_shows_it_without_errors_or_overflow(browser, pages, tmp_path, name, width, scheme):
     path = tmp_path / "report.html"
     path.write_text(pages[name], encoding="utf-8")
-    events = browser.open(path, width, scheme)
-    methods = [event.get("method") for event in events]
-    assert not {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"} & set(methods), events
-    requests = [e["params"]["request"]["url"] for e in events if e.get("method") == "Network.requestWillBeSent"]
-    assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
-    assert browser.value("document.documentElement.scrollWidth") <= width
-    assert browser.value("innerWidth") == width
-    assert browser.value(_OUTSIDE) == []
-    assert browser.value(_OVERLAPPING_LABELS) == []
-    dark = browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
-    assert dark == (scheme == "dark")
-    assert browser.value(_BLACK_LABELS) == []
-
-
-_OUTSIDE = """
-[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
-  .map(e => e.outerHTML.slice(0, 80))
-"""
-# Text without a color of the page's: unreadable where the page is dark.
-_BLACK_LABELS = """
-[...document.querySelectorAll('.plot text')].filter(e => getComputedStyle(e).fill == 'rgb(0, 0, 0)')
-  .map(e => e.textContent)
-"""
-# Pairs of texts of one picture whose boxes share more than a sliver.
-_OVERLAPPING_LABELS = """
-[...document.querySelectorAll('.plot')].flatMap(plot => {
-  const boxes = [...plot.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
-  const share = (p, q, low, high) => Math.min(p[high], q[high]) - Math.max(p[low], q[low]);
-  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(
-    ([b, q]) => share(p, q, 'left', 'right') > 2 && share(p, q, 'top', 'bottom') > 4
-  ).map(([b]) => `${plot.getAttribute('aria-label').slice(0, 30)}: ${a} | ${b}`));
-})
-"""
+    chromium.check(browser, path, width, scheme)

@@ -91,6 +91,7 @@ def _limit(solver: str, tau: float, damping: float) -> float:
     return 1e-6 if solver == "proximal" and tau + damping < 1e-7 else 1e-8
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
 @pytest.mark.parametrize("regularizer", helpers.REGULARIZERS)
 @pytest.mark.parametrize("loss", helpers.LOSSES)
@@ -161,6 +162,7 @@ def _dual_with_system(problem, flat, batch, strength):
     return cx.Dual().prepare(system).solve(strength, jnp.zeros_like(strength)).direction, system
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("regularizer", "seed"), [(cx.L2(), 5), (cx.L2(), 6), (cx.PseudoHuber(1.0), 5)])
 def test_float32_keeps_its_digits_at_a_small_shift(regularizer, seed):
     # 12 rows of 40 outputs, 480 numbers, against 4,584 parameters, at t = 1e-6.

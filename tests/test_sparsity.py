@@ -37,6 +37,7 @@ def reference(params, model, inputs):
     return helpers.network(helpers.as_layers(params), inputs, helpers.scales_of(model), "tanh")[0]
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("seed", range(4))
 def test_compacted_predicts_the_same_and_cannot_be_compacted_more(name, seed):

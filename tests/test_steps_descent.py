@@ -39,6 +39,7 @@ def _run(algorithm, params, inputs, targets):
 PROBLEMS = [("binary", 0.05, 1e-3), ("softmax", 0.5, 1e-4), ("pseudo-huber", 5.0, 1e-1)]
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize(("loss", "smoothing", "strength"), PROBLEMS)
 @pytest.mark.parametrize("rule", RULES)
 def test_objective_never_rises(rule, loss, smoothing, strength):

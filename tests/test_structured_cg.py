@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
+from concordax.solvers import structured_cg
 from concordax.system import Problem, build_system, make_batch
 
 
@@ -43,6 +44,8 @@ MODELS = {
 }
 
 
+@pytest.mark.thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_direction_and_by_products_are_those_of_the_dual(name):
     system = _system(*MODELS[name], cx.PseudoHuber(3.0))
@@ -96,6 +99,7 @@ def test_hands_over_where_the_budget_does_not_suffice():
     assert helpers.relative_error(alone.direction, expected.direction) > 1e-6
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("strength", "damping"), [(1e-5, 0.0), (1e-2, 0.0), (1e-4, 1e2), (1e-4, 1e4), (1e-4, 1e6)])
 def test_a_factor_in_float32_gives_the_same_direction(name, strength, damping):
@@ -141,7 +145,15 @@ def test_float32():
     assert helpers.relative_error(found.direction, expected.direction) < 1e-3
 
 
-def test_complexity_is_near_the_exact_one():
+def test_complexity_of_a_small_system_is_exact():
+    system, tau = _system(*MODELS["three outputs"], cx.PseudoHuber(3.0)), jnp.asarray(1e-2)
+    exact, found = (solver.prepare(system).complexity(tau) for solver in (cx.Dual(), cx.StructuredCG()))
+    np.testing.assert_allclose(found.leverage, exact.leverage, atol=1e-12)
+    assert float(found.log_determinant) == pytest.approx(float(exact.log_determinant), rel=1e-12)
+
+
+def test_complexity_is_near_the_exact_one(monkeypatch):
+    monkeypatch.setattr(structured_cg, "_CHEAP", 0.0)
     system = _system(*MODELS["three outputs"], cx.PseudoHuber(3.0))
     tau = jnp.asarray(1e-2)
     exact, found = (solver.prepare(system).complexity(tau) for solver in (cx.Dual(), cx.StructuredCG()))
@@ -178,6 +190,7 @@ def _train(solver, **options):
     return cx.train(*PARTS, start, data, strength=1e-4, solver=solver, max_steps=8, tolerance=0.0, **options)
 
 
+@pytest.mark.thorough
 def test_training_is_the_same_whichever_way():
     dual, structured = _train(cx.Dual()), _train(cx.StructuredCG())
     np.testing.assert_allclose(structured.history["objective"], dual.history["objective"], rtol=1e-7)
@@ -185,6 +198,7 @@ def test_training_is_the_same_whichever_way():
     assert structured.history["handed_over"].max() == dual.history["solver_iterations"].max() == 0
 
 
+@pytest.mark.thorough
 def test_training_hands_over_step_by_step_and_then_for_good():
     dual, short = _train(cx.Dual()), _train(cx.StructuredCG(max_iterations=1))
     np.testing.assert_allclose(short.history["objective"], dual.history["objective"], rtol=1e-10)

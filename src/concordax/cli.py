@@ -19,14 +19,13 @@ except ModuleNotFoundError as error:
     raise SystemExit(f'concordax\'s command line needs {error.name}: pip install "concordax[all]"') from error
 
 from concordax.errors import ConcordaxError, DataError, UsageError, shorten
+from concordax.experiments.names import ENTRIES
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Fits neural networks to tables, without a learning rate and with error bars.",
 )
-reproduce = typer.Typer(no_args_is_help=True, help="Repeats a published experiment.")
-app.add_typer(reproduce, name="reproduce")
 
 
 class Loss(StrEnum):
@@ -199,53 +198,35 @@ def datasets() -> None:
     console.print_datasets(BUNDLED)
 
 
-_Seeds = Annotated[int, typer.Option(min=1, help="Repetitions.")]
-_OutputDir = Annotated[Path, typer.Option(help="Folder for numbers and pictures.")]
-_Resume = Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")]
-
-
-@reproduce.command("loss-curves")
+@app.command(epilog="Experiments: " + "; ".join(f"{name}: {entry.question}" for name, entry in ENTRIES.items()))
 @_friendly
-def loss_curves(
-    quick: Annotated[bool, typer.Option("--quick/--full", help="Small sizes, or the published ones.")] = True,
-    seeds: _Seeds = 1,
-    output_dir: _OutputDir = Path("loss-curves"),
-    resume: _Resume = False,
+def reproduce(
+    names: Annotated[list[str], typer.Argument(help="Experiments, or all.", autocompletion=lambda: ["all", *ENTRIES])],
+    quick: Annotated[bool, typer.Option("--quick/--full", help="Sizes of a minute, or the published ones.")] = True,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions. [default: the experiment's own]")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder for numbers, pictures, report.")] = Path("reproduction"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with data sets as <name>.npz; else they are fetched and kept.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is already there, and go on.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Measurements at a time. [default: one a core]")
+    ] = None,
 ) -> None:
-    """Training loss against time and steps, for several optimizers."""
-    from concordax import plots
-    from concordax.experiments import loss_curves as experiment
+    """Repeats the experiments of arXiv 2404.14875 and what it leaves open; writes numbers, pictures and a report."""
+    from concordax.reproduction import reproduce as run
 
-    output_dir.mkdir(parents=True, exist_ok=True)
     with console.task_progress() as progress:
-        record = experiment.run(output_dir, quick=quick, seeds=seeds, resume=resume, progress=progress)
-    picture = output_dir / "loss-curves.svg"
-    plots.loss_curves(record, picture)
-    console.say(f"Numbers  {output_dir / 'loss-curves.json'}")
-    console.say(f"Picture  {picture}")
-
-
-@reproduce.command("ntk")
-@_friendly
-def ntk(
-    quick: Annotated[bool, typer.Option("--quick/--full", help="Small widths, or all.")] = True,
-    seeds: _Seeds = 3,
-    output_dir: _OutputDir = Path("ntk"),
-    resume: _Resume = False,
-    processes: Annotated[int, typer.Option(min=1, help="Measurements at a time.")] = 1,
-) -> None:
-    """The neural tangent kernel: where kernel regression foretells a trained network, and where not."""
-    from concordax import plots
-    from concordax.experiments import ntk as experiment
-
-    output_dir.mkdir(parents=True, exist_ok=True)
-    options = {"quick": quick, "seeds": seeds, "resume": resume, "processes": processes}
-    with console.task_progress() as progress:
-        record = experiment.run(output_dir, **options, progress=progress)
-    console.print_slopes(experiment.slopes(record))
-    console.say(f"Numbers  {output_dir / 'ntk.json'}")
-    for picture in plots.kernel_sweep(record, output_dir):
-        console.say(f"Picture  {picture}")
+        outcome = run(
+            names, output_dir, quick=quick, seeds=seeds, resume=resume, processes=processes or os.cpu_count() or 1,
+            data_dir=data_dir, progress=progress,
+        )  # fmt: skip
+    console.print_findings(outcome.findings)
+    for name, why in outcome.refused.items():
+        console.say(f"{name} did not run: {why}", error=True, style="yellow")
+    console.say(f"Numbers and pictures  {output_dir}")
+    console.say(f"Report                {outcome.report}")
+    raise typer.Exit(int(bool(outcome.refused)))
 
 
 def main() -> None:

@@ -2,17 +2,18 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from concordax.diagnosis import Diagnosis
+    from concordax.experiments.finding import Finding
     from concordax.summary import FitSummary
 
 
@@ -72,6 +73,8 @@ def task_progress() -> Iterator[Callable[[str, float], None]]:
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:.0f}%"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.description}"),
     ]
     with _progress(columns, quiet=False) as progress:
@@ -167,19 +170,17 @@ def print_datasets(entries: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def print_slopes(slopes: list[dict[str, Any]]) -> None:
-    """Prints slopes against width with their standard errors.
+def print_findings(findings: "Sequence[Finding]") -> None:
+    """Prints each claim with its verdict and what was seen.
 
     Args:
-        slopes: As `experiments.ntk.slopes` returns them.
+        findings: As `experiments.findings` makes them.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("quantity", "depth", "activation", "regularizer"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("slope against width", justify="right", no_wrap=True)
-    for row in slopes:
-        kind = [str(row[name]) for name in ("quantity", "depth", "activation", "regularizer")]
-        table.add_row(*kind, f"{row['slope']:.2f} ± {row['error']:.2f}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
+    for name in ("claim", "verdict", "published", "corrected", "this library"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        table.add_row(finding.claim, finding.verdict, finding.published, finding.corrected, finding.ours)
     Console().print(table)
 
 

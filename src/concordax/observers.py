@@ -17,8 +17,9 @@ class RunView(NamedTuple):
         previous: those before the step, the same ones where it was refused or none was taken.
         batch: the rows of the step; before the first those of `sample`.
         sample: rows that stay the same over the run: all of them, or the first batch of a stream.
-        algorithm: the parts as attributes `model`, `loss`, `regularizer`, `strength`, and more for Gauss-Newton steps.
+        algorithm: the parts as attributes `model`, `loss`, `regularizer`, and more for Gauss-Newton steps.
         state: the optimizer's state; `state.info.strength` is τ.
+        shown: the parameters to judge: `params`, or the mean of late iterates where the rule keeps one.
     """
 
     step: int
@@ -29,6 +30,7 @@ class RunView(NamedTuple):
     sample: Batch
     algorithm: Any
     state: Any
+    shown: PyTree
 
 
 class Observer:

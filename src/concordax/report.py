@@ -3,27 +3,17 @@
 Computes nothing: every number is one of the summary's, every picture one of `plots.py`.
 """
 
-import math
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
-from . import plots
+from . import pages, plots
 from ._status import RunStatus
-from .files import replace_atomically
+from .pages import Picture, picture
 from .summary import FitSummary, Metric
 
-try:
-    import jinja2
-    from markupsafe import Markup
-except ImportError as error:
-    raise ImportError("`concordax.report` needs jinja2: `pip install 'concordax[report]'`.") from error
-
-_DIGITS = 4
 _UNITS = {"target": "in units of the target", "nats": "nats a row", "share": "share"}
 _TITLES = {"R2": "R²"}
 # What each score is to be read beside; "trivial" is the score of the trivial predictor itself.
@@ -37,20 +27,6 @@ _HEADLINES = {
     "regression": (("RMSE", None), ("log likelihood", "log likelihood, noise only"), ("95% interval coverage", None)),
     "classification": (("accuracy", None), ("log loss", None), ("expected calibration error", None)),
 }
-
-
-class Picture(NamedTuple):
-    """A figure of the report.
-
-    Attributes:
-        title: what it shows.
-        svg: inline SVG.
-        reading: how to read it, one or two sentences.
-    """
-
-    title: str
-    svg: Markup
-    reading: str
 
 
 class Headline(NamedTuple):
@@ -80,16 +56,7 @@ def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
         UsageError: if something else than a file is there.
         OSError: if it cannot be written to.
     """
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"`report.write(path={str(path)!r})`: the folder {str(path.parent)!r} does not exist; make it first."
-        )
-    # Lone surrogates (undecodable bytes of a file name) have no UTF-8 form; a "?" in their place harms nobody.
-    page = render(summary).encode("utf-8", errors="replace")
-    with replace_atomically(path) as file:
-        file.write(page)
-    return path
+    return pages.write(render(summary), path)
 
 
 def render(summary: FitSummary) -> str:
@@ -101,14 +68,8 @@ def render(summary: FitSummary) -> str:
     Returns:
         HTML without any reference to another file.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("concordax", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "title": lambda name: _TITLES.get(name, name[:1].upper() + name[1:])}
+    environment = pages.environment()
+    environment.filters["title"] = lambda name: _TITLES.get(name, name[:1].upper() + name[1:])
     return environment.get_template("report.html.j2").render(
         fit=summary,
         units=_UNITS,
@@ -118,36 +79,6 @@ def render(summary: FitSummary) -> str:
         kernel=list(_kernel_pictures(summary)),
         failed=summary.status in {s.name.lower().replace("_", " ") for s in RunStatus if not s.succeeded},
     )
-
-
-def number(value: int | float | np.number | None) -> Markup:
-    """A number for people, with the exact one in a `data` element for programs.
-
-    Args:
-        value: any number; integers are shown whole, others to four significant digits; None is a dash.
-
-    Returns:
-        HTML.
-    """
-    if value is None:
-        return Markup("\N{EN DASH}")
-    return Markup('<data value="{}">{}</data>').format(repr(np.asarray(value).item()), _text(value))
-
-
-def _text(value: int | float | np.number) -> str:
-    if not math.isfinite(value):
-        return "undefined" if math.isnan(value) else "infinite"
-    if isinstance(value, int | np.integer) or value == 0:
-        text = f"{int(value):,}"
-    elif 1e-4 <= abs(value) < 1e7:
-        # Rounded first: 9.99999 has one digit more before the point than it seems.
-        rounded = float(f"{value:.{_DIGITS - 1}e}")
-        decimals = max(0, _DIGITS - 1 - math.floor(math.log10(abs(rounded))))
-        text = f"{value:,.{decimals}f}"
-    else:
-        mantissa, exponent = f"{value:.{_DIGITS - 1}e}".split("e")
-        text = f"{mantissa} \N{MULTIPLICATION SIGN} 10{plots.superscript(int(exponent))}"
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _headlines(summary: FitSummary) -> Iterator[Headline]:
@@ -161,47 +92,6 @@ def _headlines(summary: FitSummary) -> Iterator[Headline]:
         if metric.baseline is not None:
             beside.append((metric.baseline, _TRIVIAL[name]))
         yield Headline(metric, tuple(beside))
-
-
-def _picture(figure: plots.Figure, title: str, reading: str, description: str = "") -> Picture:
-    return Picture(title, inline_svg(figure, re.sub(r"\W+", "-", title.lower()), description or title), reading)
-
-
-def inline_svg(figure: plots.Figure, key: str, label: str) -> Markup:
-    """A figure as an `svg` element for a page: own ids, text for screen readers, the page's colors.
-
-    Args:
-        figure: the picture.
-        key: prefix of every id in it; unique in the page.
-        label: what a screen reader says.
-
-    Returns:
-        The element, without namespaces, which HTML does not need.
-    """
-    colors = {value: f"var(--{name})" for name, value in plots.PALETTE.items()}
-    swap = re.compile("|".join(colors))
-    root = ElementTree.fromstring(plots.svg(figure))
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # Metadata names the world outside; a style sheet would hold for the whole page.
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        element.attrib.clear()
-        for name, value in attributes.items():
-            if name == "id":
-                value = f"{key}-{value}"
-            elif name == "href":
-                value = f"#{key}-{value.removeprefix('#')}"
-            else:
-                value = swap.sub(lambda match: colors[match[0]], value).replace("url(#", f"url(#{key}-")
-            element.set(name, value)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    root.attrib |= {"role": "img", "aria-label": label, "class": "plot"}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _sample_note(summary: FitSummary) -> str:
@@ -225,7 +115,7 @@ def _importance_picture(summary: FitSummary) -> Iterator[Picture]:
         unit = "RMSE" if summary.task == "regression" else "log loss"
         shown = min(len(summary.importance), plots.MOST_BARS)
         rest = "" if shown == len(summary.importance) else f" The first {shown} of {len(summary.importance)} columns."
-        yield _picture(
+        yield picture(
             plots.importance(summary.importance, unit),
             "Importance of the columns",
             f"By how much the {unit} of held-out rows rises when the values of one column are shuffled; the lines are "
@@ -238,14 +128,14 @@ def _importance_picture(summary: FitSummary) -> Iterator[Picture]:
 def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
     y_true, y_pred, y_std = summary.y_true, summary.y_pred, summary.y_std
     note = _sample_note(summary)
-    yield _picture(
+    yield picture(
         plots.predictions(y_true, y_pred, y_std),
         "Predicted against true",
         "Each point is a held-out row; on the dashed line the prediction is exact. About 19 of 20 bars should reach "
         "that line." + note,
         f"Scatter of predicted against true {summary.target} for held-out rows",
     )
-    yield _picture(
+    yield picture(
         plots.residuals(y_true, y_pred, y_std),
         "Residuals",
         "A good fit is a shapeless cloud about zero. A slope or bend means something was not learnt; a cloud that "
@@ -253,7 +143,7 @@ def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
         "Scatter of residuals in predicted standard deviations over predictions for held-out rows",
     )
     if summary.coverage:
-        yield _picture(
+        yield picture(
             plots.coverage(summary.coverage, len(y_true)),
             "Coverage of the intervals",
             "How often the truth lies in an interval that promises the share below. Under the dashed line the "
@@ -264,7 +154,7 @@ def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
 
 
 def _classification_pictures(summary: FitSummary) -> Iterator[Picture]:
-    yield _picture(
+    yield picture(
         plots.confusion(summary.y_true, summary.y_pred, summary.classes),
         "Confusion matrix",
         "Rows are true classes, columns predicted ones. The diagonal is right (blue); all else are mistakes (orange), "
@@ -272,7 +162,7 @@ def _classification_pictures(summary: FitSummary) -> Iterator[Picture]:
         "Matrix of counts of held-out rows by true and predicted class",
     )
     if summary.reliability:
-        yield _picture(
+        yield picture(
             plots.reliability(summary.reliability),
             "Reliability",
             "When the classifier says 80%, it should be right in 80 of 100 rows: on the dashed line. Points below it "
@@ -281,7 +171,7 @@ def _classification_pictures(summary: FitSummary) -> Iterator[Picture]:
             + ", ".join(f"{seen:.3g} at {sure:.3g} ({rows} rows)" for sure, seen, rows in summary.reliability),
         )
     if summary.probabilities is not None:
-        yield _picture(
+        yield picture(
             plots.confidence(summary.probabilities, summary.y_true == summary.y_pred),
             "Confidence where right and wrong",
             "Mistakes (dashed) should lie to the left, where the classifier itself is in doubt. Mistakes at the far "
@@ -295,7 +185,7 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
     names = {"objective": "objective", "loss": "training loss", "validation_loss": "validation loss"}
     figure = plots.history(summary.history, (names, {"damping": "damping", "step_size": "step size"}))
     if figure is not None:
-        yield _picture(
+        yield picture(
             figure,
             "Training",
             "The objective is the loss plus the strength times the penalty; where it is flat, the fit has settled. "
@@ -305,7 +195,7 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
     panels = ({"strength": "strength"}, {"effective_parameters": "effective parameters"})
     figure = plots.history(summary.history, panels)
     if figure is not None:
-        yield _picture(
+        yield picture(
             figure,
             "Strength and effective parameters",
             "The strength holds the network back; the effective parameters are those the data determine. What is kept "
@@ -315,7 +205,7 @@ def _run_pictures(summary: FitSummary) -> Iterator[Picture]:
     eigenvalues = summary.kernel_eigenvalues
     effective = summary.effective_parameters
     if eigenvalues is not None and effective is not None and np.any(np.asarray(eigenvalues) > 0):
-        yield _picture(
+        yield picture(
             plots.spectrum(eigenvalues, summary.strength, effective),
             "Kernel spectrum",
             "Eigenvalues of the neural tangent kernel at the solution. Directions above the dashed line (the strength) "
@@ -330,14 +220,14 @@ def _kernel_pictures(summary: FitSummary) -> Iterator[Picture]:
     record = summary.kernel_history
     if record is None or len(record["step"]) < 2:
         return
-    yield _picture(
+    yield picture(
         plots.kernel_spectrum(record),
         "Spectrum of the kernel",
         "Eigenvalues of the neural tangent kernel on a sample of the training rows. What lies above the strength "
         "(dashed) is learnt from the data; the effective dimension counts how many such directions the sample has.",
         "Largest and smallest eigenvalue of the kernel, strength and effective dimension over the steps",
     )
-    yield _picture(
+    yield picture(
         plots.kernel_change(record),
         "Change of the kernel",
         "A drift far below 1 means the network is trained as if it were linear, by kernel regression; a larger one, "

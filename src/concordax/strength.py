@@ -69,6 +69,11 @@ class AbstractStrength(eqx.Module):
     def is_adaptive(self) -> bool:
         """Whether τ moves, so that objectives of different steps cannot be compared."""
 
+    @property
+    def program(self) -> "AbstractStrength":
+        """This rule for a compiled step, without numbers that the state carries: runs that differ in them share it."""
+        return self
+
     @abstractmethod
     def is_settled(self, state: StrengthState) -> bool:
         """Whether τ has stopped moving."""
@@ -121,6 +126,11 @@ class FixedStrength(AbstractStrength):
     def is_adaptive(self):
         """False."""
         return False
+
+    @property
+    def program(self):
+        """The same for every τ, which is in the state."""
+        return FixedStrength(1.0)
 
     def is_settled(self, state):
         """True."""
@@ -198,10 +208,11 @@ class AbstractAdaptiveStrength(AbstractStrength):
     10 %, the steps from one to the next double, up to `largest_gap`.
     """
 
-    initial: float = eqx.field(static=True)
-    wait: int = eqx.field(static=True)
-    largest_change: float = eqx.field(static=True)
-    largest_gap: int = eqx.field(static=True)
+    # The defaults of `__init__` once more, for type checkers: they read a subclass as a dataclass of these fields.
+    initial: float = eqx.field(static=True, default=1e-3)
+    wait: int = eqx.field(static=True, default=3)
+    largest_change: float = eqx.field(static=True, default=3.0)
+    largest_gap: int = eqx.field(static=True, default=4)
 
     def __init__(self, initial: float = 1e-3, *, wait: int = 3, largest_change: float = 3.0, largest_gap: int = 4):
         name = type(self).__name__

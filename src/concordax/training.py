@@ -206,6 +206,9 @@ class _Run:
     """The state of one run; `loop` is the loop."""
 
     def __init__(self, algorithm: Algorithm | FirstOrder, reason: str, held_out: Batch | None, *, full: bool):
+        self.adaptive = algorithm.strength.is_adaptive
+        # A path of strengths compiles once: τ itself is in the state.
+        algorithm = eqx.tree_at(lambda a: a.strength, algorithm, algorithm.strength.program)
         self.algorithm = self.backup = algorithm
         if isinstance(algorithm, Algorithm):
             # Two programs, the second compiled when a step needs it.
@@ -213,7 +216,6 @@ class _Run:
             self.backup = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.backup)
         self.misses = self.judged = 0
         self.held_out, self.reason, self.full = held_out, reason, full
-        self.adaptive = algorithm.strength.is_adaptive
         self.records: list[dict[str, float]] = []
 
     def loop(self, params, state, batches: Batches | StreamBatches, max_steps, rule: StoppingRule, observers):
@@ -222,7 +224,7 @@ class _Run:
         best = _Candidate(math.inf, params, 0, float(state.info.strength))
         status = None
         watchers = [observer for observer in observers if isinstance(observer, Observer)]
-        view = RunView(0, {}, params, params, batches.sample, batches.sample, self.algorithm, state)
+        view = RunView(0, {}, params, params, batches.sample, batches.sample, self.algorithm, state, params)
         try:
             for watcher in watchers:
                 watcher.begin(view)
@@ -235,7 +237,7 @@ class _Run:
                 self.records.append(record)
                 best = self._best(best, before, _Candidate(math.inf, shown, number, record["strength"]), state)
                 view = RunView(
-                    number, dict(record), params, before.params, batch, batches.sample, self.algorithm, state
+                    number, dict(record), params, before.params, batch, batches.sample, self.algorithm, state, shown
                 )
                 wishes = [_told(observer, view) for observer in observers]
                 status = self._reason(rule, batches, state, number - best.step)

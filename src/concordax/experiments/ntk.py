@@ -5,9 +5,8 @@ far that kernel has moved; its smallest eigenvalue; how well the linearised mode
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +17,9 @@ from jaxtyping import Array, Float
 import concordax as cx
 from concordax import ntk
 
-from .record import Record
-from .sweep import Cell, Sweep, run_sweep
+from .experiment import Experiment
+from .sweep import Cell
 
-NAME = "ntk"
 # What "no regularizer" is: a metric that the step needs, and a pull that nothing notices.
 _NEGLIGIBLE = 1e-10
 _NOTES = [
@@ -70,54 +68,6 @@ class Kernels:
     scales: tuple[float, ...] = (0.1, 1.0, 10.0)
     curve_steps: int = 20
     step_size: float = 0.2
-
-    @classmethod
-    def full(cls) -> "Kernels":
-        """All widths: an hour and more."""
-        return cls()
-
-    @classmethod
-    def quick(cls) -> "Kernels":
-        """Two depths and small widths: a few minutes."""
-        return cls(depths=(1, 2), widths=(16, 64, 256, 1024), largest=(1024, 256), eigenvalue_rows=(8, 16, 32, 64))
-
-    @classmethod
-    def tiny(cls) -> "Kernels":
-        """For tests: seconds."""
-        return cls(
-            inputs=3, rows=10, test_rows=12, depths=(1,), activations=("silu",), widths=(8, 64), largest=(64,),
-            steps=15, eigenvalue_rows=(8,), scales=(1.0,), curve_steps=3,
-        )  # fmt: skip
-
-
-def run(
-    output_dir: Path,
-    *,
-    quick: bool = True,
-    seeds: int = 3,
-    resume: bool = False,
-    processes: int = 1,
-    progress: Callable[[str, float], None] | None = None,
-    config: Kernels | None = None,
-) -> Record:
-    """Measures all and writes `ntk.json`; see `run_sweep` for the arguments that are not below.
-
-    Args:
-        output_dir: the folder for it.
-        quick: `Kernels.quick()`, or with False `Kernels.full()`.
-        seeds: how many repetitions.
-        resume: keep what is there.
-        processes: how many measurements at a time.
-        progress: called now and then.
-        config: another configuration; `quick` then decides nothing.
-
-    Returns:
-        The record: one mapping a measurement in `curves`.
-    """
-    config = config or (Kernels.quick() if quick else Kernels.full())
-    cells = tuple(_cells(config, seeds))
-    sweep = Sweep(NAME, config, cells, measure, lambda cell: _cost(config, cell), _NOTES)
-    return run_sweep(sweep, output_dir, resume=resume, processes=processes, progress=progress)
 
 
 def _cells(config: Kernels, seeds: int) -> Iterator[Cell]:
@@ -230,14 +180,14 @@ def _curve(config: Kernels, cell: Cell) -> dict[str, Any]:
     return {"error": float(np.max(np.abs(ratio - 1))), "predicted": path.loss.tolist(), "measured": measured.tolist()}
 
 
-def slopes(record: Record) -> list[dict[str, Any]]:
+def slopes(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Slopes of distance, drift and distance from the limit against width, in logarithms, with their standard errors.
 
     A least-squares line over all seeds and the widths from 64 up, for each depth, activation and regularizer.
     """
     found = []
     for question, quantity in (("distance", "distance"), ("distance", "drift"), ("eigenvalue", "from_limit")):
-        rows = [c for c in record.curves if c["question"] == question and c["width"] >= 64 and (c[quantity] or 0) > 0]
+        rows = [c for c in cells if c["question"] == question and c["width"] >= 64 and (c[quantity] or 0) > 0]
         kinds = dict.fromkeys((c["depth"], c["activation"], c.get("regularizer", "")) for c in rows)
         for kind in kinds:
             mine = [c for c in rows if (c["depth"], c["activation"], c.get("regularizer", "")) == kind]
@@ -250,3 +200,21 @@ def slopes(record: Record) -> list[dict[str, Any]]:
                 "slope": float(slope), "error": math.sqrt(covariance[0, 0]), "level": float(level),
             })  # fmt: skip
     return found
+
+
+EXPERIMENT = Experiment(
+    name="ntk",
+    full=Kernels(),
+    quick=Kernels(
+        depths=(1, 2), activations=("silu",), widths=(16, 64, 256), largest=(256, 64), eigenvalue_rows=(8, 32),
+        scales=(0.1, 1.0), steps=40,
+    ),
+    tiny=Kernels(
+        inputs=3, rows=10, test_rows=12, depths=(1,), activations=("silu",), widths=(8, 64), largest=(64,), steps=15,
+        eigenvalue_rows=(8,), scales=(1.0,), curve_steps=3,
+    ),
+    cells=_cells,
+    measure=measure,
+    cost=_cost,
+    notes=_NOTES,
+)  # fmt: skip

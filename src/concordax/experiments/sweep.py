@@ -3,9 +3,9 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Sweep:
         measure: a function of a module, measure(config, cell) -> numbers, as JSON values; in float64.
         cost: cost(cell), in any unit, for the progress alone.
         notes: what the numbers mean.
+        program: program(cell), equal for cells that share compiled programs: one process measures them in a row.
+        sources: what else the numbers depend on: the data, by name and checksum.
     """
 
     name: str
@@ -40,10 +42,13 @@ class Sweep:
     measure: Callable[[Any, Cell], dict[str, Any]]
     cost: Callable[[Cell], float]
     notes: Sequence[str]
+    program: Callable[[Cell], Hashable] = lambda cell: tuple(sorted(cell.items()))
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """All that the numbers of a cell depend on."""
-        return {"experiment": self.name, "config": asdict(self.config), "versions": versions(), "cell": cell}
+        whole = {"experiment": self.name, "config": asdict(self.config), "versions": versions(), "cell": cell}
+        return whole | ({"sources": dict(self.sources)} if self.sources else {})
 
 
 def run_sweep(
@@ -79,16 +84,14 @@ def run_sweep(
     missing = [index for index, numbers in enumerate(found) if numbers is None]
     total = sum(sweep.cost(cell) for cell in sweep.cells)
     done = total - sum(sweep.cost(sweep.cells[index]) for index in missing)
-    for index, numbers in _measured(sweep, missing, processes):
+    for index, numbers in _measured(sweep, missing, files, processes):
         found[index] = numbers
-        with replace_atomically(files[index]) as file:
-            file.write(json.dumps(numbers, allow_nan=False).encode())
         done += sweep.cost(sweep.cells[index])
         if progress is not None:
             progress(", ".join(f"{key} {value}" for key, value in sweep.cells[index].items()), done / total)
     record = Record(
         name=sweep.name,
-        config=asdict(sweep.config),
+        config=asdict(sweep.config) | ({"sources": dict(sweep.sources)} if sweep.sources else {}),
         curves=[{**cell, **(numbers or {})} for cell, numbers in zip(sweep.cells, found, strict=True)],
         seeds=sorted({cell["seed"] for cell in sweep.cells if "seed" in cell}),
         versions=versions(),
@@ -100,24 +103,42 @@ def run_sweep(
     return record
 
 
-def _measured(sweep: Sweep, indices: list[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _measured(
+    sweep: Sweep, indices: Sequence[int], files: Sequence[Path], processes: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(index, numbers) of each cell as it is done."""
     if processes == 1:
-        yield from ((index, _measure(sweep.measure, sweep.config, sweep.cells[index])) for index in indices)
+        for index in indices:
+            yield index, _measure(sweep.measure, sweep.config, sweep.cells[index], files[index])
         return
+    together: dict[Hashable, list[int]] = {}
+    for index in indices:
+        together.setdefault(sweep.program(sweep.cells[index]), []).append(index)
     # A fork of a process that runs JAX's threads may hang: new ones are started.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(_measure, sweep.measure, sweep.config, sweep.cells[index]): index for index in indices}
+        futures = {}
+        for group in together.values():
+            work = [(sweep.cells[index], files[index]) for index in group]
+            futures[pool.submit(_measure_all, sweep.measure, sweep.config, work)] = group
         try:
-            yield from ((futures[future], future.result()) for future in as_completed(futures))
+            for future in as_completed(futures):
+                yield from zip(futures[future], future.result(), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _measure(measure: Callable, config: Any, cell: Cell) -> dict[str, Any]:
+def _measure_all(measure: Callable, config: Any, work: Sequence[tuple[Cell, Path]]) -> list[dict[str, Any]]:
+    return [_measure(measure, config, cell, file) for cell, file in work]
+
+
+def _measure(measure: Callable, config: Any, cell: Cell, path: Path) -> dict[str, Any]:
+    """Measures a cell and stores it at once: a process that is killed loses the cell it is at, and no other."""
     with jax.enable_x64(True):
-        return finite(measure(config, cell))
+        numbers = finite(measure(config, cell))
+    with replace_atomically(path) as file:
+        file.write(json.dumps(numbers, allow_nan=False).encode())
+    return numbers
 
 
 def _file(folder: Path, identity: dict[str, Any]) -> Path:

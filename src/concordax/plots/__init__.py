@@ -12,7 +12,8 @@ except ImportError as error:
 from .course import history as history
 from .course import importance as importance
 from .course import spectrum as spectrum
-from .experiments import loss_curves as loss_curves
+from .experiments import experiment as experiment
+from .experiments import save as save
 from .held_out import confidence as confidence
 from .held_out import confusion as confusion
 from .held_out import coverage as coverage
@@ -22,7 +23,6 @@ from .held_out import residuals as residuals
 from .kernel import kernel_change as kernel_change
 from .kernel import kernel_spectrum as kernel_spectrum
 from .kernel_sweep import against_width as against_width
-from .kernel_sweep import kernel_sweep as kernel_sweep
 from .path import strength_path as strength_path
 from .style import FIRST as FIRST
 from .style import GRID as GRID

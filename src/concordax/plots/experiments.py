@@ -1,54 +1,165 @@
-"""Pictures of experiments."""
+"""Pictures of experiments: for each, what its question asks for. No line differs from another by its color alone."""
 
+import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from .style import LINES, clean, log_axis, style
+from . import kernel_sweep
+from .panels import Cells, Column, Row, courses, ends, panels, split
+
+_LOSSES = (Row("train_loss", "training loss"), Row("test_loss", "test loss"))
+_POINT = ("iteration", "seconds")
 
 
-def _median_curves(curves: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """The median over the seeds of each mode, up to the length of its shortest run."""
-    modes: dict[str, dict[str, np.ndarray]] = {}
-    for mode in dict.fromkeys(curve["mode"] for curve in curves):
-        mine = [curve for curve in curves if curve["mode"] == mode]
-        length = min(len(curve["iteration"]) for curve in mine)
-        names = ("iteration", "seconds", "train_loss", "test_loss")
-        modes[mode] = {n: np.median([np.asarray(c[n], float)[:length] for c in mine], axis=0) for n in names}
-    return modes
+def _mode(cell: Mapping[str, Any]) -> str:
+    return cell["mode"]
 
 
-def loss_curves(record: Any, path: pathlib.Path) -> Figure:
-    """Draws training and test loss against iterations and seconds, and saves PNG and SVG.
+def _medians(cells: Cells, names: Sequence[str], by: str = "mode") -> list[dict[str, Any]]:
+    """Points of curves whose seconds are those of the median seed, so that the points of all seeds lie together."""
+    found = []
+    for mine in split(courses(cells, *names), by).values():
+        for point in split(mine, "point").values():
+            seconds = sorted(cell["seconds"] for cell in point)[len(point) // 2]
+            found += [{**cell, "seconds": seconds} for cell in point]
+    return found
+
+
+def _loss_curves(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    for start, mine in split(cells, "start").items():
+        points = _medians(mine, (*_POINT, "train_loss", "test_loss"))
+        columns = [Column(f"{start} start", points, "iteration", "iteration"), Column("", points, "seconds", "seconds")]
+        yield f"loss-curves-{start}", panels(columns, _LOSSES, _mode)
+
+
+def _sweep(name: str, label: str) -> Callable[[Cells], Iterator[tuple[str, Figure]]]:
+    """A sweep's picture: losses, share of zeros and steps against what was swept."""
+
+    def draw(cells: Cells) -> Iterator[tuple[str, Figure]]:
+        shown = [
+            {**cell, name: cell.get(name, cell["strength_chosen"]), "zeros": cell["zeros"] / cell["parameters"]}
+            for cell in ends(cells, "train_loss", "test_loss")
+        ]
+        # What the evidence chose is no sweep: one place for all seeds.
+        chosen = sorted(cell[name] for cell in shown if cell["mode"] == "evidence")
+        shown = [{**c, name: chosen[len(chosen) // 2]} if c["mode"] == "evidence" else c for c in shown]
+        rows = (*_LOSSES, Row("zeros", "zeros", "percent"), Row("steps", "steps"))
+        yield f"{name}-sweep", panels([Column("", shown, name, label)], rows, _mode)
+
+    return draw
+
+
+def _digits(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    shown = [
+        {**cell, "zeros": cell["zeros"] / cell["parameters"]}
+        for cell in ends(cells, "train_loss", "test_loss", "train_accuracy", "test_accuracy")
+    ]
+    for dataset, mine in split(shown, "dataset").items():
+        swept = {name: [cell for cell in mine if cell["swept"] == name] for name in ("strength", "smoothing")}
+        columns = [
+            Column(str(dataset), swept["strength"], "strength", "strength τ"),
+            Column("", swept["smoothing"], "smoothing", "smoothing μ"),
+        ]
+        rows = (
+            Row("test_loss", "test loss"), Row("test_accuracy", "test accuracy", "percent"),
+            Row("zeros", "zeros", "percent"), Row("sign_kept", "signs kept", "percent"),
+        )  # fmt: skip
+        yield f"sweeps-{dataset}", panels(columns, rows, _mode)
+
+
+def _tables(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    for dataset, mine in split(cells, "dataset").items():
+        points = _medians(mine, (*_POINT, "train_loss", "test_loss", "test_accuracy"))
+        points = [{**cell, "test_error": 1 - cell["test_accuracy"]} for cell in points]
+        title = Column(str(dataset), points, "iteration", "iteration")
+        rows = (*_LOSSES, Row("test_error", "test error"))
+        yield f"course-{dataset}", panels([title, Column("", points, "seconds", "seconds")], rows, _mode)
+
+
+def _class_losses(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    points = _medians(cells, (*_POINT, "test_accuracy"))
+    points = [{**cell, "test_error": 1 - cell["test_accuracy"]} for cell in points]
+    columns = [Column(str(name), mine, "iteration", "iteration") for name, mine in split(points, "dataset").items()]
+    rows = (Row("test_error", "test error"),)
+    yield "losses", panels(columns, rows, lambda cell: f"{cell['mode']}, {cell['loss'].split()[0]}")
+
+
+def _widths(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    shown = ends(cells, "train_loss", "test_loss")
+
+    def kind(cell: Mapping[str, Any]) -> str:
+        return f"{cell['mode']}, τ = {cell['strength']:g}" if "strength" in cell else cell["mode"]
+
+    yield "widths", panels([Column("", shown, "width", "hidden units")], _LOSSES, kind)
+
+
+def _regularizers(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    shown = [
+        {**cell, "zeros": cell["zeros"] / cell["parameters"]} for cell in ends(cells, "train_loss", "test_loss")
+    ]
+    alone = [cell for cell in shown if cell["regularizer"] == "L2"]
+    columns = []
+    for smoothing, mine in split([c for c in shown if c["regularizer"] != "L2"], "smoothing").items():
+        columns.append(Column(f"smoothing {smoothing:g}", [*alone, *mine], "curvature", "τ h″(0)"))
+    rows = (Row("test_loss", "test loss"), Row("zeros", "zeros", "percent"))
+    yield "regularizers", panels(columns, rows, lambda cell: cell["regularizer"])
+
+
+def _architectures(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    shown = ends(cells, "train_loss", "test_loss")
+    columns = [Column(str(n), mine, "depth", "depth", log=False) for n, mine in split(shown, "activation").items()]
+    yield "architectures", panels(columns, _LOSSES, _mode)
+
+
+def _step_cost(cells: Cells) -> Iterator[tuple[str, Figure]]:
+    columns = [Column("", mine, str(name), str(name)) for name, mine in split(cells, "grown").items()]
+    yield "step-cost", panels(columns, (Row("step_seconds", "seconds a step"),), _mode)
+
+
+_DRAW: Mapping[str, Callable[[Cells], Iterator[tuple[str, Figure]]]] = {
+    "loss-curves": _loss_curves,
+    "strength-sweep": _sweep("strength", "strength τ"),
+    "smoothing-sweep": _sweep("smoothing", "smoothing μ"),
+    "mnist": _digits,
+    "fashion-mnist": _digits,
+    "mnist-teacher-student": _digits,
+    "uci": _tables,
+    "widths": _widths,
+    "regularizers": _regularizers,
+    "architectures": _architectures,
+    "classification-losses": _class_losses,
+    "step-cost": _step_cost,
+    "ntk": kernel_sweep.figures,
+}
+
+
+def experiment(record: Any) -> dict[str, Figure]:
+    """The pictures of an experiment by their names.
 
     Args:
-        record: a mapping or an object with `curves`: a list of mappings with mode, seed, iteration, seconds,
-            train_loss, test_loss. One line a mode: the median over its seeds.
-        path: where to save; its suffix is replaced by .png and .svg.
+        record: an object with `name` and `curves`, as the experiment writes it.
 
     Returns:
-        The figure.
+        Figures.
     """
-    modes = _median_curves(record["curves"] if isinstance(record, Mapping) else record.curves)
-    labels = {"train_loss": "training loss", "test_loss": "test loss"}
-    with style(**{"svg.fonttype": "path", "legend.fontsize": 10.0}):
-        figure = Figure(figsize=(8.4, 6.2), layout="constrained")
-        panels = figure.subplots(2, 2, sharex="col", sharey="row")
-        for row, loss in zip(panels, labels, strict=True):
-            for axes, x in zip(row, ("iteration", "seconds"), strict=True):
-                for number, (mode, curve) in enumerate(modes.items()):
-                    line = LINES[number % len(LINES)]
-                    axes.plot(curve[x], curve[loss], label=clean(mode), markersize=4, markevery=0.12, **line)
-                log_axis(axes, "x", *(curve[x] for curve in modes.values()))
-                log_axis(axes, "y", *(curve[loss] for curve in modes.values()))
-                axes.grid()
-            row[0].set_ylabel(labels[loss])
-        panels[1, 0].set_xlabel("iteration")
-        panels[1, 1].set_xlabel("seconds")
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, handlelength=3.0)
-        figure.savefig(path.with_suffix(".png"), dpi=160, facecolor="white")
-        figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
-    return figure
+    return dict(_DRAW[record.name](record.curves))
+
+
+def save(figures: Mapping[str, Figure], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Saves each figure as PNG and SVG.
+
+    Args:
+        figures: by the names of their files.
+        folder: where to.
+
+    Returns:
+        The SVG files.
+    """
+    for name, figure in figures.items():
+        dots = min(160.0, 1600 / max(math.ceil(figure.get_figwidth()), 1))
+        figure.savefig(folder / f"{name}.png", dpi=dots, facecolor="white")
+        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    return [folder / f"{name}.svg" for name in figures]

@@ -1,13 +1,13 @@
 """Pictures of the experiment `ntk`: a quantity against width or rows, with medians and quartiles over the seeds."""
 
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .panels import band
 from .style import LINES, MUTED, log_axis, style
 
 _Cells = Sequence[Mapping[str, Any]]
@@ -21,15 +21,6 @@ def _cells(record: Any, question: str, quantity: str) -> list[Mapping[str, Any]]
 
 def _values(cells: _Cells, name: str) -> list[Any]:
     return sorted({cell[name] for cell in cells})
-
-
-def _band(axes: Axes, cells: _Cells, x: str, y: str, label: str, line: Mapping[str, Any]) -> None:
-    """The median of y at each x, and the quartiles round it."""
-    places = _values(cells, x)
-    groups = [[cell[y] for cell in cells if cell[x] == place] for place in places]
-    low, middle, high = (np.array([np.quantile(group, q) for group in groups]) for q in (0.25, 0.5, 0.75))
-    axes.plot(places, middle, label=label, markersize=4, **line)
-    axes.fill_between(places, low, high, color=line["color"], alpha=0.15, linewidth=0)
 
 
 def _falling(axes: Axes, cells: _Cells, x: str, y: str) -> None:
@@ -86,7 +77,7 @@ def against_width(record: Any, quantity: str) -> Figure:
         for depth, line in _styled(_values(cells, "depth")):
             mine = [cell for cell in here if cell["depth"] == depth]
             if mine:
-                _band(axes, mine, "width", quantity, f"depth {depth}", line)
+                band(axes, mine, "width", quantity, f"depth {depth}", line)
         _falling(axes, here, "width", quantity)
 
     names = {"distance": "distance from kernel regression", "drift": "drift of the kernel"}
@@ -104,8 +95,8 @@ def smallest_eigenvalue(record: Any) -> Figure:
         for width, line in _styled(shown):
             mine = [cell for cell in here if cell["width"] == width]
             if mine:
-                _band(axes, mine, "rows", "smallest", f"width {width}", line)
-        _band(axes, here, "rows", "limit", "infinite width", LINES[3])
+                band(axes, mine, "rows", "smallest", f"width {width}", line)
+        band(axes, here, "rows", "limit", "infinite width", LINES[3])
 
     return _grid(cells, "activation", "depth", "rows", "smallest", ("rows", "smallest eigenvalue"), draw)
 
@@ -117,29 +108,16 @@ def curve_error(record: Any) -> Figure:
     def draw(axes: Axes, here: _Cells) -> None:
         for scale, line in _styled(_values(cells, "scale")):
             mine = [cell for cell in here if cell["scale"] == scale]
-            _band(axes, mine, "width", "error", f"targets × {scale:g}", line)
+            band(axes, mine, "width", "error", f"targets × {scale:g}", line)
         _falling(axes, here, "width", "error")
 
     return _grid(cells, "activation", "depth", "width", "error", ("width", "largest relative error of √loss"), draw)
 
 
-def kernel_sweep(record: Any, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draws all four pictures and saves each as PNG and SVG.
-
-    Args:
-        record: a mapping or an object with `curves`, as the experiment writes it.
-        folder: where to save.
-
-    Returns:
-        The SVG files.
-    """
-    figures = {
-        "ntk-distance": against_width(record, "distance"),
-        "ntk-drift": against_width(record, "drift"),
-        "ntk-eigenvalue": smallest_eigenvalue(record),
-        "ntk-curve": curve_error(record),
-    }
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=120, facecolor="white")
-        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
-    return [folder / f"{name}.svg" for name in figures]
+def figures(cells: _Cells) -> Iterator[tuple[str, Figure]]:
+    """All four pictures of the experiment, by the names of their files."""
+    record = {"curves": cells}
+    yield "ntk-distance", against_width(record, "distance")
+    yield "ntk-drift", against_width(record, "drift")
+    yield "ntk-eigenvalue", smallest_eigenvalue(record)
+    yield "ntk-curve", curve_error(record)

@@ -34,6 +34,10 @@ LINES: tuple[dict[str, Any], ...] = (
     {"color": SECOND, "linestyle": "--", "marker": "s"},
     {"color": MUTED, "linestyle": ":", "marker": "^"},
     {"color": INK, "linestyle": "-.", "marker": "D"},
+    {"color": FIRST, "linestyle": "--", "marker": "v"},
+    {"color": SECOND, "linestyle": "-", "marker": "P"},
+    {"color": MUTED, "linestyle": "-.", "marker": "X"},
+    {"color": INK, "linestyle": ":", "marker": "*"},
 )
 _TICKS = ((2, (1,)), (0.9, (1, 2, 5)), (0.5, (1, 2, 3, 5, 7)), (0.3, (1, 1.5, 2, 3, 4, 5, 6, 8)))
 _STYLE: Any = {

@@ -1,0 +1,180 @@
+"""The paper's claims beside the records: those of the abstract, and of the figures that the authors' code draws."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from . import methods, ntk
+from .finding import (
+    FAILS,
+    HOLDS,
+    MODES,
+    OPEN,
+    PARTLY,
+    Cell,
+    Finding,
+    by,
+    first_below,
+    found,
+    last,
+    of,
+    rank_correlation,
+    told,
+)
+
+
+def loss_curves(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Speed beside gradient descent, and what the published learning rate leaves on the table."""
+    for start, mine in (("usual", of(cells, start="usual")), ("lazy", of(cells, start="lazy"))):
+        descent = of(mine, mode=methods.GRADIENT_DESCENT)
+        if not descent:
+            continue
+        level, steps, seconds = (last(descent, name) for name in ("train_loss", "iteration", "seconds"))
+        reached = {
+            mode: tuple(map(statistics.median, zip(*(first_below(c, level) for c in of(mine, mode=mode)), strict=True)))
+            for mode in (methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION)
+        }  # fmt: skip
+        words = {mode: f"{told(pair[0])} steps, {told(pair[1])} s" for mode, pair in reached.items()}
+        faster = [reached[methods.PUBLISHED][0] < steps, reached[methods.PUBLISHED][1] < seconds]
+        yield found(
+            f"Fewer steps and less time than gradient descent to the same training loss ({start} start).",
+            "abstract; traintestloss-vs-epoch-time.jl",
+            words[methods.PUBLISHED], words[methods.CORRECTED], words[methods.TRUST_REGION],
+            HOLDS if all(faster) else PARTLY if any(faster) else FAILS,
+            f"The published step is ahead in both; gradient descent's best rate ends at {told(level)} after "
+            f"{steps:g} steps and {told(seconds)} s.",
+        )  # fmt: skip
+        ends = {mode: last(of(mine, mode=mode), "train_loss") for mode in reached}
+        share = ends[methods.PUBLISHED] / max(ends[methods.TRUST_REGION], 1e-300)
+        yield found(
+            f"The adaptive learning rate needs little to no tuning for optimal performance ({start} start).",
+            "abstract",
+            *(f"training loss {told(ends[mode])}" for mode in reached),
+            HOLDS if share <= 2 else PARTLY if share <= 100 else FAILS,
+            "At equal steps the published step ends within twice (in part: a hundred times) the trust region's loss.",
+        )
+
+
+def strength(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Generalization and zeros against τ."""
+    tests = {mode: by(of(cells, mode=mode), "strength", "test_loss") for mode in MODES}
+    words, gains = {}, {}
+    for mode, curve in tests.items():
+        best = min(curve, key=curve.__getitem__, default=math.nan)
+        gains[mode] = curve[min(curve)] / curve[best] if curve else math.nan
+        words[mode] = f"best {told(curve[best])} at τ = {best:.1g}, {told(gains[mode])}x below τ → 0" if curve else "-"
+    shown = gains[methods.TRUST_REGION]
+    yield found(
+        "Regularization improves generalization: the test loss has its minimum at a positive strength.",
+        "abstract; testloss-vs-tau.jl",
+        words[methods.PUBLISHED], words[methods.CORRECTED], words[methods.TRUST_REGION],
+        HOLDS if shown >= 1.5 else PARTLY if shown > 1.05 else FAILS,
+        "The trust region's best test loss is 1.5 times (in part: 1.05 times) below that of the least strength.",
+    )  # fmt: skip
+    zeros = {mode: by(of(cells, mode=mode), "strength", "zeros") for mode in MODES}
+    ranks = {mode: rank_correlation(curve) for mode, curve in zeros.items()}
+    known = [rank for rank in ranks.values() if not math.isnan(rank)]
+    yield found(
+        "Zeros grow in number with the strength.",
+        "testloss-vs-tau.jl",
+        *(f"rank correlation {told(ranks[mode])}" for mode in MODES),
+        HOLDS if min(known) > 0.8 else PARTLY if max(known) > 0.5 else FAILS,
+        "Rank correlation of strength and zeros above 0.8 in all modes (in part: above 0.5 in one).",
+    )
+    evidence = of(cells, mode=methods.EVIDENCE)
+    if evidence:
+        reached, best = last(evidence, "test_loss"), min(tests[methods.TRUST_REGION].values())
+        yield found(
+            "Which strength? (left open)", "testloss-vs-tau.jl", "a sweep", "a sweep",
+            f"evidence: τ = {last(evidence, 'strength_chosen'):.1g}, test loss {told(reached)}; best of the sweep "
+            f"{told(best)}",
+            OPEN, "The evidence's test loss beside the best of the sweep.",
+        )  # fmt: skip
+
+
+def smoothing(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Generalization and speed against μ."""
+    tests = {mode: by(of(cells, mode=mode), "smoothing", "test_loss") for mode in MODES}
+    words = {
+        mode: f"from {told(min(curve.values()))} (μ = {min(curve, key=curve.__getitem__):.1g}) to "
+        f"{told(max(curve.values()))}" if curve else "-"
+        for mode, curve in tests.items()
+    }  # fmt: skip
+    trusted = tests[methods.TRUST_REGION]
+    spread = max(trusted.values()) / min(trusted.values())
+    yield found(
+        "The smoothing matters for generalization.", "testloss-vs-mu.jl", *(words[mode] for mode in MODES),
+        HOLDS if spread >= 2 else FAILS,
+        "The trust region's test loss moves by a factor of two or more over the sweep.",
+    )  # fmt: skip
+    steps = {mode: by(of(cells, mode=mode), "smoothing", "steps") for mode in MODES}
+    yield found(
+        "How does the smoothing change the rate? (left open)", "testloss-vs-mu.jl",
+        *(
+            f"{told(curve[min(curve)])} steps at μ = {min(curve):.1g}, {told(curve[max(curve)])} at {max(curve):.1g}"
+            if (curve := steps[mode]) else "-"
+            for mode in MODES
+        ),
+        OPEN, "Steps until a run has settled or reached the loss floor.",
+    )  # fmt: skip
+
+
+def digits(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Accuracy after an epoch or two, and the stability of activations."""
+    best = {
+        mode: max([last([cell], "test_accuracy") for cell in of(cells, mode=mode)], default=math.nan) for mode in MODES
+    }  # fmt: skip
+    others = {mode: last(of(cells, mode=mode), "test_accuracy") for mode in (methods.MOMENTUM, methods.ADAM)}
+    top = max(others.values())
+    near = {mode: share >= top - 0.005 for mode, share in best.items()}
+    yield found(
+        f"GGN-SCORE trains wide networks on {cells[0]['dataset']} by squared error in an epoch or two.",
+        "real-data-exp.jl", *(f"best test accuracy {best[mode]:.1%}" for mode in MODES),
+        HOLDS if near[methods.PUBLISHED] else PARTLY if near[methods.TRUST_REGION] else FAILS,
+        f"Within half a percent of Adam and momentum after the same epochs ({top:.1%}); in part: the trust region is.",
+    )  # fmt: skip
+    kept = {mode: [cell["sign_kept"] for cell in of(cells, mode=mode)] for mode in MODES}
+    least = min(min(values) for values in kept.values() if values)
+    yield found(
+        "Activations are stable during training (T-I measure).", "real-data-exp.jl, activation_stability",
+        *(f"{min(kept[mode]):.0%} to {max(kept[mode]):.0%}" if kept[mode] else "-" for mode in MODES),
+        HOLDS if least > 0.9 else PARTLY if statistics.median(itertools.chain(*kept.values())) > 0.9 else FAILS,
+        "More than 90 % of the signs are kept in all runs (in part: in the median run).",
+    )  # fmt: skip
+
+
+def tables(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """Accuracy beside gradient descent with many times the epochs."""
+    for name in dict.fromkeys(cell["dataset"] for cell in cells):
+        mine = of(cells, dataset=name)
+        modes = (*MODES, methods.GRADIENT_DESCENT, methods.MOMENTUM, methods.ADAM)
+        ends = {
+            mode: (last(of(mine, mode=mode), "test_accuracy"), last(of(mine, mode=mode), "seconds")) for mode in modes
+        }
+        words = {mode: f"{share:.1%} in {told(seconds)} s" for mode, (share, seconds) in ends.items()}
+        ahead = [
+            ends[mode][0] > ends[methods.GRADIENT_DESCENT][0] for mode in (methods.PUBLISHED, methods.TRUST_REGION)
+        ]
+        yield found(
+            f"{name}: more accurate than gradient descent with many times the epochs.", "real-data-exp.jl, RunExpAny",
+            *(words[mode] for mode in MODES), HOLDS if ahead[0] else PARTLY if ahead[1] else FAILS,
+            "The published step ends above gradient descent's test accuracy (in part: the trust region does). "
+            + "; ".join(f"{mode} {words[mode]}" for mode in modes[3:]) + ".",
+        )  # fmt: skip
+
+
+def kernels(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """How near a trained network is to regression with its tangent kernel, as it grows."""
+    falling = [row for row in ntk.slopes(cells) if row["quantity"] == "distance"]
+    distances = of(cells, question="distance")
+    widest = max((cell["width"] for cell in distances), default=0)
+    steepest, flattest = (pick((row["slope"] for row in falling), default=math.nan) for pick in (min, max))
+    yield found(
+        "A trained network is close to neural tangent kernel regression, the closer the wider.", "abstract", "-", "-",
+        f"distance ~ width^({told(steepest)} to {told(flattest)}); at width {widest}: "
+        f"{last(of(distances, width=widest), 'distance'):.1%}",
+        HOLDS if flattest <= -0.35 else PARTLY if steepest <= -0.35 else FAILS,
+        "Slopes of the distance against width, in logarithms, are -0.35 or below for all networks (in part: for some); "
+        "theory has -1/2.",
+    )  # fmt: skip

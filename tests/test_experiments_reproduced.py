@@ -1,0 +1,205 @@
+"""From experiments to pictures, findings and a page: numbers drawn are the records', and a browser shows them."""
+
+import math
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+plots = pytest.importorskip("concordax.plots")
+import chromium  # noqa: E402
+from concordax import reproduction  # noqa: E402
+from concordax.errors import UsageError  # noqa: E402
+from concordax.experiments import finding, registry  # noqa: E402
+from concordax.experiments.datasets import DatasetError  # noqa: E402
+from concordax.experiments.findings import findings  # noqa: E402
+from concordax.experiments.names import ENTRIES  # noqa: E402
+from concordax.experiments.record import Record  # noqa: E402
+from concordax.plots.panels import Column, Row, panels  # noqa: E402
+from test_experiments import ELSEWHERE, tiny  # noqa: E402
+
+NAMES = [name for name in ENTRIES if name not in ELSEWHERE]
+
+
+def _records():
+    return {name: tiny(name)[0] for name in NAMES}
+
+
+def _record(name, cells):
+    return Record(name, {}, cells, [0], {}, {}, "", [])
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_record_is_drawn_and_saved(tmp_path, name):
+    figures = plots.experiment(tiny(name)[0])
+    files = plots.save(figures, tmp_path)
+    assert len(files) == len(figures) > 0
+    for file in files:
+        assert file.stat().st_size > 5000
+        assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    for figure in figures.values():
+        assert all(axes.lines for axes in figure.axes)
+        # Readable without color: no two lines of a panel share dash and marker.
+        for axes in figure.axes:
+            looks = [(line.get_linestyle(), line.get_marker()) for line in axes.lines]
+            assert len(set(looks)) == len(looks)
+        [legend] = figure.legends
+        assert len(legend.get_texts()) == max(len(axes.lines) for axes in figure.axes)
+
+
+def test_a_panel_shows_median_and_quartiles_over_the_seeds():
+    cells = [{"x": x, "y": x * factor, "kind": "a"} for x in (1.0, 10.0) for factor in (1.0, 2.0, 4.0, 8.0)]
+    cells += [{"x": 3.0, "y": None, "kind": "a"}, {"x": 3.0, "y": 5.0, "kind": "b"}]
+    figure = panels([Column("", cells, "x", "x")], [Row("y", "y")], lambda cell: cell["kind"])
+    [axes] = figure.axes
+    first, second = axes.lines
+    np.testing.assert_allclose(first.get_xdata(), [1.0, 10.0])
+    np.testing.assert_allclose(first.get_ydata(), [3.0, 30.0])
+    [path] = axes.collections[0].get_paths()
+    assert {round(y, 6) for x, y in path.vertices if x == 1.0} == {1.75, 5.0}
+    assert second.get_ydata().tolist() == [5.0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_curves_of_several_seeds_meet_at_the_median_seconds():
+    cells = [
+        {"mode": "a", "start": "usual", "seed": seed, "iteration": [0, 1, 2], "seconds": [0.0, pace, 2 * pace],
+         "train_loss": [9.0, 4.0 * pace, 1.0 * pace], "test_loss": [9.0, 1.0, 1.0]}
+        for seed, pace in enumerate((1.0, 2.0, 5.0))
+    ]  # fmt: skip
+    figure = plots.experiment(_record("loss-curves", cells))["loss-curves-usual"]
+    by_step, by_time = figure.axes[:2]
+    np.testing.assert_allclose(by_step.lines[0].get_xdata(), [1, 2])
+    np.testing.assert_allclose(by_time.lines[0].get_xdata(), [2.0, 4.0])
+    np.testing.assert_allclose(by_time.lines[0].get_ydata(), [8.0, 2.0])
+
+
+# Findings -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_record_has_findings():
+    found = findings(_records())
+    assert len(found) >= len(NAMES)
+    assert all(each.verdict in (finding.HOLDS, finding.PARTLY, finding.FAILS, finding.OPEN) for each in found)
+    assert all(text for each in found for text in each)
+
+
+def _speed(published, corrected, trusted):
+    """Loss curves in which each way is at the loss 1 after so many (steps, seconds); gradient descent at (100, 10)."""
+    paces = {"published": published, "corrected": corrected, "trust region": trusted, "gradient descent": (100, 10.0)}
+    return [
+        {"mode": mode, "start": "usual", "seed": seed, "iteration": [0, steps], "seconds": [0.0, seconds],
+         "train_loss": [5.0, 1.0], "test_loss": [5.0, 1.0]}
+        for mode, (steps, seconds) in paces.items() for seed in range(3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("published", "verdict"),
+    [((50, 5.0), finding.HOLDS), ((50, 20.0), finding.PARTLY), ((200, 20.0), finding.FAILS)],
+)
+def test_the_verdict_on_speed_follows_from_steps_and_seconds(published, verdict):
+    first, _ = findings({"loss-curves": _record("loss-curves", _speed(published, (3, 1.0), (2, 0.5)))})
+    assert first.verdict == verdict
+    assert first.published == f"{published[0]} steps, {published[1]:.3g} s"
+    assert first.ours == "2 steps, 0.5 s"
+    assert "ends at 1 after 100 steps and 10 s" in first.rule
+
+
+def test_the_verdict_on_strength_follows_from_the_test_losses():
+    def cells(least):
+        losses = {1e-8: least, 1e-4: 1.0, 1.0: 7.0}
+        return [
+            {"mode": mode, "strength": tau, "seed": 0, "train_loss": [1.0], "test_loss": [loss], "zeros": 10 * k}
+            for mode in finding.MODES for k, (tau, loss) in enumerate(losses.items())
+        ]  # fmt: skip
+
+    for least, verdict in ((2.0, finding.HOLDS), (1.2, finding.PARTLY), (1.0, finding.FAILS)):
+        first, second = findings({"strength-sweep": _record("strength-sweep", cells(least))})
+        assert first.verdict == verdict
+        assert first.published == f"best 1 at τ = {1e-4 if least > 1 else 1e-8:.1g}, {least:.3g}x below τ → 0"
+        assert (second.verdict, second.ours) == (finding.HOLDS, "rank correlation 1")
+
+
+def test_a_loss_that_was_never_reached_is_said():
+    cell = {"iteration": [0, 1], "seconds": [0.0, 1.0], "train_loss": [2.0, None]}
+    assert finding.first_below(cell, 1.0) == (math.inf, math.inf)
+    assert [finding.told(value) for value in (math.inf, math.nan, 0.12345)] == ["never", "-", "0.123"]
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_sizes(monkeypatch):
+    """Every experiment is at its tiny size."""
+    original = registry.experiment
+    monkeypatch.setattr(
+        reproduction, "experiment", lambda name: replace(original(name), quick=original(name).tiny, seeds=1)
+    )
+
+
+@pytest.mark.usefixtures("tiny_sizes")
+def test_a_reproduction_leaves_numbers_pictures_and_a_page(tmp_path):
+    seen = []
+    outcome = reproduction.reproduce(["step-cost"], tmp_path, progress=lambda what, share: seen.append((what, share)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "step-cost"]
+    names = {path.name for path in (tmp_path / "step-cost").iterdir()}
+    assert {"step-cost.json", "step-cost.svg", "step-cost.png"} <= names
+    assert all(file.is_file() for file in outcome.files)
+    assert seen[-1][1] == pytest.approx(1.0)
+    assert seen[0][0].startswith("step-cost: grown width")
+    # What the folder held before is part of the page.
+    tiny("widths")[0].save(_folder(tmp_path / "widths") / "widths.json")
+    again = reproduction.reproduce(["step-cost"], tmp_path, resume=True)
+    assert list(again.records) == ["widths", "step-cost"]
+    assert again.report.read_text(encoding="utf-8").count("<section id=") == 2
+
+
+def _folder(path):
+    path.mkdir()
+    return path
+
+
+@pytest.mark.usefixtures("tiny_sizes")
+def test_data_that_are_not_there_leave_out_one_of_several(tmp_path, monkeypatch):
+    original = reproduction.experiment
+    monkeypatch.setattr(
+        reproduction, "experiment",
+        lambda name: replace(original(name), quick=registry.experiment(name).full) if name == "uci" else original(name),
+    )  # fmt: skip
+    outcome = reproduction.reproduce(["uci", "step-cost"], tmp_path, data_dir=tmp_path)
+    assert list(outcome.records) == ["step-cost"]
+    assert "pendigits.npz" in outcome.refused["uci"]
+    assert "uci did not run" in outcome.report.read_text(encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"pendigits\.npz"):
+        reproduction.reproduce(["uci"], tmp_path, data_dir=tmp_path)
+
+
+def test_no_experiment_or_an_unknown_one_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no experiment is named"):
+        reproduction.reproduce([], tmp_path)
+    with pytest.raises(UsageError, match="no experiment 'figure-9'"):
+        reproduction.reproduce(["widths", "figure-9"], tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_a_browser_shows_the_page_without_errors_or_overflow(tmp_path, tmp_path_factory, width, scheme):
+    program = chromium.find()
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    page = reproduction.render(_records(), {"avila": "not there"})
+    assert "The digits of scikit-learn stand in" in page
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    browser = chromium.Browser(program, tmp_path_factory.mktemp("profile"))
+    try:
+        chromium.check(browser, path, width, scheme)
+    finally:
+        browser.close()
