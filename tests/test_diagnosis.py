@@ -155,7 +155,6 @@ def test_short_steps():
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough
 def test_solver_missing_its_tolerance():
     solver = cx.StructuredCG(max_iterations=1)
     result = run(solver=solver, regularizer=cx.PseudoHuber(0.05), max_steps=10, strength=1e-6)
@@ -163,6 +162,7 @@ def test_solver_missing_its_tolerance():
     assert finding.evidence["handed over"] == np.sum(result.history["handed_over"]) > 1
 
 
+@pytest.mark.thorough
 def test_smoothing_far_from_the_weights():
     above = found(run(regularizer=cx.PseudoHuber(1e3)), "smoothing above the weights")
     assert above.severity == Severity.NOTE

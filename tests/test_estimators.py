@@ -237,6 +237,7 @@ def test_every_way_to_the_strength_learns_a_sine(way):
     assert 1e-7 < model.strength_ < 1e-1
 
 
+@pytest.mark.thorough
 def test_cross_validated_strength_of_a_linear_model_is_the_best_of_a_grid():
     """Left-out squares by refits on a grid of strengths: the vertex is found within a grid step."""
     rng = np.random.default_rng(0)
@@ -297,7 +298,6 @@ def test_warm_start_goes_on():
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough
 def test_a_stream_is_learnt():
     x, y = sine(300)
     model = GGNRegressor(hidden_widths=(20,), max_steps=15)
@@ -310,6 +310,7 @@ def test_a_stream_is_learnt():
     assert model._reservoir.seen == 300
 
 
+@pytest.mark.thorough
 def test_a_stream_of_classes_needs_them_all_at_first():
     x, y = _classes()
     with pytest.raises(ValueError, match="needs all labels"):
@@ -365,7 +366,6 @@ def test_search_cross_validation_pipelines_calibration_and_importance():
     assert importance.importances_mean[0] > importance.importances_mean[2] + 0.1
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_bring_their_names(library):
     frames = pytest.importorskip(library)
@@ -376,6 +376,7 @@ def test_frames_bring_their_names(library):
     np.testing.assert_array_equal(model.predict(frame), GGNRegressor(**SMALL).fit(x, y).predict(x))
 
 
+@pytest.mark.thorough
 def test_two_classes_have_one_logit():
     x, y = _classes(classes=2)
     model = GGNClassifier(**SMALL).fit(x, y)

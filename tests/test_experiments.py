@@ -25,6 +25,12 @@ from helpers import as_layers, network, sigmoid
 TINY = EXPERIMENT.tiny
 # The tangent kernels have tests of their own; clothes are the digits' experiment at other smoothings.
 ELSEWHERE = ("ntk", "fashion-mnist")
+# Which of the others every run sees; the rest share their engines, and come with thorough tests.
+SHORT = ("loss-curves", "strength-sweep", "widths", "uci", "step-cost")
+SIZES = [
+    name if name in SHORT else pytest.param(name, marks=pytest.mark.thorough)
+    for name in ENTRIES if name not in ELSEWHERE
+]  # fmt: skip
 STORED = json.loads(Path(__file__).with_name("stored_experiments.json").read_text(encoding="utf-8"))
 
 
@@ -129,7 +135,7 @@ def test_the_best_rate_is_kept_and_all_are_recorded():
     assert found["search_seconds"] >= found["seconds"][-1]
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in ELSEWHERE])
+@pytest.mark.parametrize("name", SIZES)
 def test_final_numbers_are_the_stored_ones(name):
     """Each experiment at its tiny size. What is stored was written by `python tests/stored_experiments.py`."""
     found, stored = summary(tiny(name)[0]), STORED[name]

@@ -43,7 +43,6 @@ def test_every_cell_is_measured():
     assert json.loads(json.dumps(record.config))["widths"] == [8, 64]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("regularizer", ["none", "L2"])
 def test_distance_and_drift_by_a_dense_solve(regularizer):
     """Kernel regression by J, in NumPy; the trained network by a run of another solver."""
@@ -72,6 +71,7 @@ def test_distance_and_drift_by_a_dense_solve(regularizer):
     assert cell["loss"] == pytest.approx(run.history["loss"][-1], rel=1e-3, abs=1e-12)
 
 
+@pytest.mark.thorough
 def test_eigenvalues_by_a_dense_kernel():
     cell = _cell(question="eigenvalue", width=64, rows=8, seed=0)
     model, params, inputs, *_ = experiment._setting(TINY, cell, 8)

@@ -14,16 +14,13 @@ from concordax.errors import UsageError  # noqa: E402
 from concordax.experiments import finding, registry  # noqa: E402
 from concordax.experiments.datasets import DatasetError  # noqa: E402
 from concordax.experiments.findings import findings  # noqa: E402
-from concordax.experiments.names import ENTRIES  # noqa: E402
 from concordax.experiments.record import Record  # noqa: E402
 from concordax.plots.panels import Column, Row, panels  # noqa: E402
-from test_experiments import ELSEWHERE, tiny  # noqa: E402
-
-NAMES = [name for name in ENTRIES if name not in ELSEWHERE]
+from test_experiments import SHORT, SIZES, tiny  # noqa: E402
 
 
 def _records():
-    return {name: tiny(name)[0] for name in NAMES}
+    return {name: tiny(name)[0] for name in SHORT}
 
 
 def _record(name, cells):
@@ -33,7 +30,7 @@ def _record(name, cells):
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SIZES)
 def test_every_record_is_drawn_and_saved(tmp_path, name):
     figures = plots.experiment(tiny(name)[0])
     files = plots.save(figures, tmp_path)
@@ -83,7 +80,7 @@ def test_curves_of_several_seeds_meet_at_the_median_seconds():
 
 def test_every_record_has_findings():
     found = findings(_records())
-    assert len(found) >= len(NAMES)
+    assert len(found) >= len(SHORT)
     assert all(each.verdict in (finding.HOLDS, finding.PARTLY, finding.FAILS, finding.OPEN) for each in found)
     assert all(text for each in found for text in each)
 

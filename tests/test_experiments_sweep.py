@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 from concordax.errors import UsageError
+from concordax.experiments import sweep
 from concordax.experiments.record import Record
 from concordax.experiments.sweep import Sweep, run_sweep
 
@@ -132,3 +134,44 @@ def test_wrong_options_are_refused(tmp_path):
         run_sweep(_sweep(cells=()), tmp_path)
     with pytest.raises(UsageError, match="processes=0"):
         run_sweep(_sweep(), tmp_path, processes=0)
+
+
+def test_processes_start_with_one_thread_each_and_the_environment_comes_back(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with sweep._one_thread_each():
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert os.environ["XLA_FLAGS"].split()[0] == "--xla_cpu_enable_fast_math=false"
+        assert "intra_op_parallelism_threads=1" in os.environ["XLA_FLAGS"]
+    assert dict(os.environ) == before
+
+
+def test_cells_of_one_program_are_measured_in_a_row(tmp_path, monkeypatch):
+    """A pool that works in this process shows who gets what."""
+    groups = []
+
+    class Pool:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def shutdown(self, **_):
+            pass
+
+        def submit(self, function, *arguments):
+            groups.append([cell for cell, _ in arguments[-1]])
+            future = Future()
+            future.set_result(function(*arguments))
+            return future
+
+    monkeypatch.setattr(sweep, "ProcessPoolExecutor", Pool)
+    together = replace(_sweep(), program=lambda cell: cell["seed"] % 2)
+    record = run_sweep(together, tmp_path / "parts", processes=2)
+    assert [[cell["seed"] for cell in group] for group in groups] == [[0, 2, 0, 2], [1, 1]]
+    assert record.curves == run_sweep(_sweep(), tmp_path / "whole").curves

@@ -56,7 +56,6 @@ def _complexity(solver, problem, flat, batch, strength):
     return solver.prepare(build_system(problem, flat, batch, matrix_free=True)).complexity(strength)
 
 
-@pytest.mark.thorough
 @pytest.mark.combinations
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("strength", "damping"), [(1e-2, 0.0), (1e-5, 1e-3), (1e-5, 0.0)])
@@ -81,6 +80,7 @@ def test_direction_and_by_products(name, strength, damping):
     assert float(found.predicted_decrease(jnp.asarray(strength))) == pytest.approx(-model, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_solve_cut_short_still_lowers_the_model_and_says_so():
     problem, flat, batch, system = _systems("two layers, pseudo-Huber")
     matrix, inverse = _dense(system)

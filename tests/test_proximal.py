@@ -119,11 +119,6 @@ def _proximal_gradient(gradient, penalty, start, bound, rounds=200_000):
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough
-@pytest.mark.thorough
-@pytest.mark.thorough
-@pytest.mark.thorough
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("loss", "name"), [("squared", "box"), ("squared", "sparse groups"), ("binary", "l1"), ("binary", "sparse groups")]
 )
@@ -160,6 +155,7 @@ def test_minimum_is_that_of_proximal_gradient(loss, name):
     assert len(result.history["loss"]) <= 15
 
 
+@pytest.mark.thorough
 def test_sparse_group_lasso_in_a_few_steps():
     """The authors report 161 iterations for a problem of this kind; here the support is found and the KKT hold."""
     rng = np.random.default_rng(7)
@@ -178,6 +174,7 @@ def test_sparse_group_lasso_in_a_few_steps():
     assert float(residual) < 1e-8
 
 
+@pytest.mark.thorough
 def test_bounds_are_kept_to_the_bit_and_a_start_outside_is_moved_in():
     x, truth, _ = _rows(2)
     y = x @ truth
@@ -190,6 +187,7 @@ def test_bounds_are_kept_to_the_bit_and_a_start_outside_is_moved_in():
     assert result.status.succeeded
 
 
+@pytest.mark.thorough
 def test_any_solver_gives_the_same_minimum():
     x, truth, _ = _rows(3)
     solvers = (cx.Primal(), cx.Dual(), cx.NystromCG(tolerance=1e-10))
@@ -199,6 +197,7 @@ def test_any_solver_gives_the_same_minimum():
         np.testing.assert_array_equal(found == 0, first == 0)
 
 
+@pytest.mark.thorough
 def test_inputs_of_a_network_are_switched_off():
     """Of eight inputs six are noise: their columns are exactly zero, those of the others are not."""
     rng = np.random.default_rng(0)
@@ -217,6 +216,7 @@ def test_inputs_of_a_network_are_switched_off():
     assert (np.diff(result.history["objective"]) <= 1e-12).all()
 
 
+@pytest.mark.thorough
 def test_adaptive_weights_leave_out_noise_and_draw_less():
     """A second fit with ω/‖x_g‖ of the first: what noise had kept goes, and the rest is nearer to the truth."""
     rng = np.random.default_rng(5)

@@ -45,7 +45,6 @@ MODELS = {
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_direction_and_by_products_are_those_of_the_dual(name):
     system = _system(*MODELS[name], cx.PseudoHuber(3.0))
@@ -59,6 +58,7 @@ def test_direction_and_by_products_are_those_of_the_dual(name):
     assert float(found.decrement) == pytest.approx(float(expected.decrement), rel=1e-10)
 
 
+@pytest.mark.thorough
 def test_structured_gram_is_exact_for_products():
     """Curvatures d_ij = a_i b_j in each layer, which no penalty here has: K̃ = K to the digits of a fit in float32."""
     system = _system(*MODELS["deep"], cx.PseudoHuber(3.0))

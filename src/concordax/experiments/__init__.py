@@ -1,1 +1,1 @@
-"""Published experiments as data: each module's `run` turns a configuration into a `Record`; `plots` draws it."""
+"""The experiments of arXiv 2404.14875 as data: a frozen configuration, cells, and a function that measures one cell."""

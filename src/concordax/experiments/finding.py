@@ -51,20 +51,20 @@ def of(cells: Sequence[Cell], **wanted: Any) -> list[Cell]:
 def last(cells: Sequence[Cell], name: str) -> float:
     """The median over seeds of the last number of a curve; NaN without cells, infinite where most are not finite."""
     values = [cell[name][-1] if isinstance(cell[name], list) else cell[name] for cell in cells]
-    return statistics.median(math.inf if value is None else value for value in values) if values else math.nan
+    return float(statistics.median(math.inf if value is None else value for value in values)) if values else math.nan
 
 
 def by(cells: Sequence[Cell], name: str, value: str) -> dict[float, float]:
     """The median of the last numbers for each value of a swept name."""
     places = sorted({cell[name] for cell in cells if name in cell})
-    return {place: last(of(cells, **{name: place}), value) for place in places}
+    return {float(place): last(of(cells, **{name: place}), value) for place in places}
 
 
 def first_below(cell: Cell, loss: float) -> tuple[float, float]:
     """Steps and seconds at which the training loss is first at or below this; infinite where never."""
     for step, seconds, value in zip(cell["iteration"], cell["seconds"], cell["train_loss"], strict=True):
         if value is not None and value <= loss:
-            return step, seconds
+            return float(step), float(seconds)
     return math.inf, math.inf
 
 

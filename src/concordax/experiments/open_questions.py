@@ -17,13 +17,15 @@ def widths(cells: Sequence[Cell]) -> Iterator[Finding]:
     peak = max(weak, key=weak.__getitem__)
 
     def word(curve: Mapping[float, float]) -> str:
-        return f"{told(curve[min(curve)])} at {min(curve)}, {told(curve[max(curve)])} at {max(curve)}" if curve else "-"
+        ends = [f"{told(curve[pick(curve)])} at {pick(curve):g}" for pick in (min, max) if curve]
+        return ", ".join(ends) or "-"
 
     yield found(
         "Networks that are not overparameterised (left open).", "assumption of the theory",
         *(word(curves[mode]) for mode in MODES[:2]),
         f"trust region {word(curves[methods.TRUST_REGION])}; evidence {word(curves[methods.EVIDENCE])}", OPEN,
-        f"Test loss at the least and the largest width. Next to no strength peaks at width {peak}: {told(weak[peak])}.",
+        "Test loss at the least and the largest width. "
+        f"Next to no strength peaks at width {peak:g}: {told(weak[peak])}.",
     )  # fmt: skip
 
 
@@ -86,15 +88,17 @@ def step_cost(cells: Sequence[Cell]) -> Iterator[Finding]:
     ratios = {mode: curve[largest] / seconds[methods.GRADIENT_DESCENT][largest] for mode, curve in seconds.items()}
     slopes = {mode: _slope(curve) for mode, curve in seconds.items()}
     words = {
-        mode: f"{told(ratios[mode])} steps of gradient descent, grows as width^{slopes[mode]:.2f}" for mode in seconds
+        mode: f"{told(ratios[mode])} steps of gradient descent, grows as width^{told(slopes[mode])}" for mode in seconds
     }
     yield found(
         "Cost a step at scale (left open).", "the paper's step holds the whole Jacobian",
         words.get("materialized", "-"), words[methods.CORRECTED], words[methods.TRUST_REGION], OPEN,
-        f"Seconds a step at width {largest}; the first column is the step from the materialised Jacobian.",
+        f"Seconds a step at width {largest:g}; the first column is the step from the materialised Jacobian.",
     )  # fmt: skip
 
 
 def _slope(curve: Mapping[float, float]) -> float:
-    """The power with which a quantity grows: a line through the logarithms."""
+    """The power with which a quantity grows: a line through the logarithms; NaN from one place."""
+    if len(curve) < 2:
+        return math.nan
     return float(np.polyfit(np.log(list(curve)), np.log(list(curve.values())), 1)[0])

@@ -1,8 +1,10 @@
 """An experiment as a sweep: many small measurements, each written as soon as it is there."""
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -12,6 +14,7 @@ from typing import Any
 
 import jax
 
+from concordax.compilation_cache import persistent_cache
 from concordax.errors import UsageError
 from concordax.files import replace_atomically
 
@@ -19,6 +22,7 @@ from .record import Record, finite, machine, versions
 
 Cell = dict[str, Any]
 Progress = Callable[[str, float], None]
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def _measured(
         together.setdefault(sweep.program(sweep.cells[index]), []).append(index)
     # A fork of a process that runs JAX's threads may hang: new ones are started.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {}
         for group in together.values():
             work = [(sweep.cells[index], files[index]) for index in group]
@@ -128,13 +132,26 @@ def _measured(
             pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """An environment in which processes start that shall not wait for each other's threads; then the former one."""
+    before = dict(os.environ)
+    os.environ["XLA_FLAGS"] = f"{before.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
 def _measure_all(measure: Callable, config: Any, work: Sequence[tuple[Cell, Path]]) -> list[dict[str, Any]]:
     return [_measure(measure, config, cell, file) for cell, file in work]
 
 
 def _measure(measure: Callable, config: Any, cell: Cell, path: Path) -> dict[str, Any]:
     """Measures a cell and stores it at once: a process that is killed loses the cell it is at, and no other."""
-    with jax.enable_x64(True):
+    with persistent_cache, jax.enable_x64(True):
         numbers = finite(measure(config, cell))
     with replace_atomically(path) as file:
         file.write(json.dumps(numbers, allow_nan=False).encode())

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from .style import LINES, clean, log_axis, percent, style
 
 Cells = Sequence[Mapping[str, Any]]
+# The largest value that an axis is made for, over the smallest.
+_DECADES = 1e9
 
 
 class Column(NamedTuple):
@@ -94,7 +96,7 @@ def _dress(axes: Axes, column: Column, row: Row, columns: Sequence[Column], *, f
     if column.log:
         log_axis(axes, "x", _numbers(column.cells, column.x))
     if row.scale == "log":
-        log_axis(axes, "y", *(_numbers(each.cells, row.y) for each in columns))
+        log_axis(axes, "y", _within(np.concatenate([_numbers(each.cells, row.y) for each in columns])))
     elif row.scale == "percent":
         percent(axes.yaxis)
     if first:
@@ -106,6 +108,12 @@ def _dress(axes: Axes, column: Column, row: Row, columns: Sequence[Column], *, f
 
 def _numbers(cells: Cells, name: str) -> np.ndarray:
     return np.array([cell[name] for cell in cells if cell.get(name) is not None], float)
+
+
+def _within(values: np.ndarray) -> np.ndarray:
+    """Values of the lowest decades: lines of runs that diverge leave the frame instead of flattening all others."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return positive[positive <= _DECADES * positive.min()] if positive.size else positive
 
 
 def split(cells: Cells, name: str) -> dict[Any, list[Mapping[str, Any]]]:
