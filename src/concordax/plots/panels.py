@@ -59,16 +59,13 @@ def band(axes: Axes, cells: Cells, x: str, y: str, label: str, line: Mapping[str
     axes.fill_between(places, low, high, color=line["color"], alpha=0.15, linewidth=0)
 
 
-def panels(
-    columns: Sequence[Column], rows: Sequence[Row], kind: Callable[[Mapping[str, Any]], str], *, across: int = 4
-) -> Figure:
+def panels(columns: Sequence[Column], rows: Sequence[Row], kind: Callable[[Mapping[str, Any]], str]) -> Figure:
     """A grid of panels that share the axes of their column and row, and one legend above.
 
     Args:
         columns: what goes from left to right.
         rows: what goes from top to bottom.
         kind: the line that a cell belongs to.
-        across: entries of a row of the legend.
 
     Returns:
         The figure.
@@ -87,6 +84,8 @@ def panels(
                 _dress(axes, column, row, columns, first=place == 0)
         labelled = [pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
         handles = {label: handle for handle, label in labelled}
+        # An entry takes some two inches; a browser's font may be wider than the one that measured it.
+        across = min(4, int(size[0] / 1.9))
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=across, handlelength=3.0)
     return figure
 
