@@ -54,6 +54,16 @@ def measure(name: str, data_dir: Path | None, *, watched: bool) -> dict[str, dic
     return found
 
 
+def markdown(record: dict) -> str:
+    """The monitor's share of each run."""
+    lines = ["| run | steps | seconds, watched | of it the monitor's | measurements |", "|---" * 5 + "|"]
+    for name, found in record["workloads"].items():
+        for pace, run in found["watched"].items():
+            share, count = f"{100 * run['share']:.1f} %", len(run["measured_at"])
+            lines.append(f"| {name}, {pace} | {run['steps']} | {run['seconds']:.0f} | {share} | {count} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measures the workloads asked for and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -123,9 +123,16 @@ def test_the_verdict_on_strength_follows_from_the_test_losses():
 
 
 def test_a_loss_that_was_never_reached_is_said():
+    first, _ = findings({"loss-curves": _record("loss-curves", _late(_speed((50, 5.0), (3, 1.0), (2, 0.5))))})
+    assert (first.published, first.verdict) == ("not reached", finding.FAILS)
     cell = {"iteration": [0, 1], "seconds": [0.0, 1.0], "train_loss": [2.0, None]}
     assert finding.first_below(cell, 1.0) == (math.inf, math.inf)
     assert [finding.told(value) for value in (math.inf, math.nan, 0.12345)] == ["never", "-", "0.123"]
+
+
+def _late(cells):
+    """The same, but the published step never comes below 1.5."""
+    return [{**c, "train_loss": [5.0, 1.5]} if c["mode"] == "published" else c for c in cells]
 
 
 # The whole ------------------------------------------------------------------------------------------------------------

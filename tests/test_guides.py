@@ -32,4 +32,4 @@ def test_block_runs(name):
 
 
 def test_blocks_are_found():
-    assert len(BLOCKS) == 13
+    assert len(BLOCKS) == 14

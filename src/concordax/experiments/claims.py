@@ -35,7 +35,10 @@ def loss_curves(cells: Sequence[Cell]) -> Iterator[Finding]:
             mode: tuple(map(statistics.median, zip(*(first_below(c, level) for c in of(mine, mode=mode)), strict=True)))
             for mode in (methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION)
         }  # fmt: skip
-        words = {mode: f"{told(pair[0])} steps, {told(pair[1])} s" for mode, pair in reached.items()}
+        words = {
+            mode: f"{told(pair[0])} steps, {told(pair[1])} s" if math.isfinite(pair[0]) else "not reached"
+            for mode, pair in reached.items()
+        }
         faster = [reached[methods.PUBLISHED][0] < steps, reached[methods.PUBLISHED][1] < seconds]
         yield found(
             f"Fewer steps and less time than gradient descent to the same training loss ({start} start).",
@@ -130,7 +133,7 @@ def digits(cells: Sequence[Cell]) -> Iterator[Finding]:
     near = {mode: share >= top - 0.005 for mode, share in best.items()}
     yield found(
         f"GGN-SCORE trains wide networks on {cells[0]['dataset']} by squared error in an epoch or two.",
-        "real-data-exp.jl", *(f"best test accuracy {best[mode]:.1%}" for mode in MODES),
+        "real-data-exp.jl", *(f"best test accuracy {_percent(best[mode])}" for mode in MODES),
         HOLDS if near[methods.PUBLISHED] else PARTLY if near[methods.TRUST_REGION] else FAILS,
         f"Within half a percent of Adam and momentum after the same epochs ({top:.1%}); in part: the trust region is.",
     )  # fmt: skip
@@ -152,7 +155,7 @@ def tables(cells: Sequence[Cell]) -> Iterator[Finding]:
         ends = {
             mode: (last(of(mine, mode=mode), "test_accuracy"), last(of(mine, mode=mode), "seconds")) for mode in modes
         }
-        words = {mode: f"{share:.1%} in {told(seconds)} s" for mode, (share, seconds) in ends.items()}
+        words = {mode: f"{_percent(share)} in {told(seconds)} s" for mode, (share, seconds) in ends.items()}
         ahead = [
             ends[mode][0] > ends[methods.GRADIENT_DESCENT][0] for mode in (methods.PUBLISHED, methods.TRUST_REGION)
         ]
@@ -178,3 +181,7 @@ def kernels(cells: Sequence[Cell]) -> Iterator[Finding]:
         "Slopes of the distance against width, in logarithms, are -0.35 or below for all networks (in part: for some); "
         "theory has -1/2.",
     )  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.1%}"
