@@ -64,7 +64,7 @@ def reproduce(
         names: of experiments; "all" is every one.
         output_dir: the folder, made if need be.
         quick: the sizes of a minute, or with False the published ones.
-        seeds: how many repetitions; by default those of each experiment.
+        seeds: how many repetitions; by default those of each experiment, of quick ones two at most.
         resume: keep what is there, and go on.
         processes: how many measurements at a time.
         data_dir: a folder with data sets as files; see `experiments.datasets.load`.

@@ -11,6 +11,8 @@ from concordax.errors import UsageError
 from .record import Record
 from .sweep import Cell, Progress, Sweep, run_sweep
 
+_QUICK_SEEDS = 2
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -62,7 +64,7 @@ class Experiment:
         Args:
             output_dir: the folder for it, made if need be.
             quick: the configuration `quick`, or with False `full`.
-            seeds: how many repetitions; by default those of the experiment.
+            seeds: how many repetitions; by default those of the experiment, of a quick one two at most.
             resume: keep what is there.
             processes: how many measurements at a time.
             progress: called as progress(what, share done) now and then.
@@ -76,7 +78,8 @@ class Experiment:
             UsageError: no repetition, or no process.
             DatasetError: a data set is not there, or not what it should be.
         """
-        seeds = self.seeds if seeds is None else seeds
+        few = _QUICK_SEEDS if quick and config is None else self.seeds
+        seeds = min(few, self.seeds) if seeds is None else seeds
         if seeds < 1:
             raise UsageError(f"seeds={seeds}: at least one repetition is needed.")
         config = config or (self.quick if quick else self.full)

@@ -12,6 +12,8 @@ from .style import LINES, clean, log_axis, percent, style
 Cells = Sequence[Mapping[str, Any]]
 # The largest value that an axis is made for, over the smallest.
 _DECADES = 1e9
+# A run that diverged leaves the frame at any number; larger ones overflow where they are drawn.
+_LARGEST = 1e30
 
 
 class Column(NamedTuple):
@@ -52,7 +54,7 @@ def band(axes: Axes, cells: Cells, x: str, y: str, label: str, line: Mapping[str
     places = sorted({cell[x] for cell in there})
     if not places:
         return
-    groups = [[cell[y] for cell in there if cell[x] == place] for place in places]
+    groups = [[min(cell[y], _LARGEST) for cell in there if cell[x] == place] for place in places]
     low, middle, high = (np.array([np.quantile(group, q) for group in groups]) for q in (0.25, 0.5, 0.75))
     every = max(1, len(places) // 12)
     axes.plot(places, middle, label=label, markersize=4, markevery=every, linewidth=1.2, **line)
