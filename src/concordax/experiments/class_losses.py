@@ -39,7 +39,7 @@ def cells(config: ClassLosses, seeds: int) -> Iterator[Cell]:
 EXPERIMENT = Experiment(
     name="classification-losses",
     full=ClassLosses(),
-    quick=ClassLosses(datasets=("digits",), width=64, epochs=4, batch_rates=(0.1,), adam_rates=(1e-2,)),
+    quick=ClassLosses(datasets=("digits",), width=64, epochs=4),
     tiny=ClassLosses(
         datasets=("digits",), width=8, epochs=1, points=3, adam_rates=(1e-2,), batch_size=150,
         modes=(methods.TRUST_REGION, methods.ADAM),

@@ -58,9 +58,9 @@ class Classifiers:
     points: int = 12
     scale: float = 1.0
     strength: float = 1e-4
-    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    batch_rates: tuple[float, ...] = (0.01, 0.1)
-    adam_rates: tuple[float, ...] = (1e-3, 1e-2)
+    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    batch_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    adam_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
 
 
 @functools.lru_cache(maxsize=2)

@@ -55,8 +55,7 @@ def _experiment(name: str, *smoothings: float) -> Experiment:
         name=name,
         full=Digits((name,), smoothings=smoothings),
         quick=Digits(
-            ("digits",), width=64, strengths=(1e-6, 1e-3, 1.0), smoothings=(1e-3, 1.0, 1e3), batch_rates=(0.1,),
-            adam_rates=(1e-2,),
+            ("digits",), width=64, strengths=(1e-6, 1e-3, 1.0), smoothings=(1e-3, 1.0, 1e3),
         ),
         tiny=Digits(
             ("digits",), width=8, points=3, strengths=(1e-3,), smoothings=(8**0.5,), batch_rates=(0.1,),

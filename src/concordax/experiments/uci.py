@@ -47,8 +47,7 @@ EXPERIMENT = Experiment(
     name="uci",
     full=Tables(),
     quick=Tables(
-        datasets=("digits",), width=64, epochs=3, full_steps=60, points=10, adam_rates=(1e-2,),
-        batch_rates=(0.1,),
+        datasets=("digits",), width=64, epochs=3, full_steps=200, points=10,
     ),
     tiny=Tables(
         datasets=("digits",), width=8, epochs=1, full_steps=4, points=3, rates=(0.1,), adam_rates=(1e-2,),
