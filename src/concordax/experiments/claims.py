@@ -33,7 +33,7 @@ def loss_curves(cells: Sequence[Cell]) -> Iterator[Finding]:
         level, steps, seconds = (last(descent, name) for name in ("train_loss", "iteration", "seconds"))
         reached = {
             mode: tuple(map(statistics.median, zip(*(first_below(c, level) for c in of(mine, mode=mode)), strict=True)))
-            for mode in (methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION)
+            for mode in MODES
         }  # fmt: skip
         words = {
             mode: f"{told(pair[0])} steps, {told(pair[1])} s" if math.isfinite(pair[0]) else "not reached"
@@ -43,7 +43,7 @@ def loss_curves(cells: Sequence[Cell]) -> Iterator[Finding]:
         yield found(
             f"Fewer steps and less time than gradient descent to the same training loss ({start} start).",
             "abstract; traintestloss-vs-epoch-time.jl",
-            words[methods.PUBLISHED], words[methods.CORRECTED], words[methods.TRUST_REGION],
+            *(words[mode] for mode in MODES),
             HOLDS if all(faster) else PARTLY if any(faster) else FAILS,
             f"The published step is ahead in both; gradient descent's best rate ends at {told(level)} after "
             f"{steps:g} steps and {told(seconds)} s.",
@@ -71,7 +71,7 @@ def strength(cells: Sequence[Cell]) -> Iterator[Finding]:
     yield found(
         "Regularization improves generalization: the test loss has its minimum at a positive strength.",
         "abstract; testloss-vs-tau.jl",
-        words[methods.PUBLISHED], words[methods.CORRECTED], words[methods.TRUST_REGION],
+        *(words[mode] for mode in MODES),
         HOLDS if shown >= 1.5 else PARTLY if shown > 1.05 else FAILS,
         "The trust region's best test loss is 1.5 times (in part: 1.05 times) below that of the least strength.",
     )  # fmt: skip

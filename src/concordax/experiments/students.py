@@ -137,12 +137,8 @@ def _curvature_at_zero(regularizer: AbstractRegularizer, params: Any) -> float:
 
 @eqx.filter_jit
 def _both(model, params, data: TeacherStudent, noise):
-    def half(outputs, targets):
-        return 0.5 * jnp.mean(jnp.sum((outputs - targets) ** 2, axis=1))
-
-    return half(model(params, data.inputs), data.targets + noise), half(
-        model(params, data.test_inputs), data.test_targets
-    )
+    pairs = (data.inputs, data.targets + noise), (data.test_inputs, data.test_targets)
+    return [jnp.mean(cx.SquaredError().value(model(params, inputs), targets)) for inputs, targets in pairs]
 
 
 def _losses(model, params, data: TeacherStudent, noise) -> dict[str, float]:
