@@ -20,8 +20,8 @@ PYTEST_ARGS ?=
 
 # One process a core with single-threaded linear algebra each: compiling, the larger part, uses one core anyway.
 WORKERS ?= auto
-ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 $(QUICK)"
+ONE_THREAD = NPROC=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(QUICK) $(XLA_FLAGS)"
 # Compiling is most of the time of a test: a trust-region step takes 3.5 s with XLA's defaults and 0.6 s with these. An
 # XLA that does not know a flag stops at once, so that the oldest versions, and benchmarks, go without.
 QUICK =

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from concordax.errors import UsageError
-from concordax.experiments import sweep
+from concordax.experiments import sweep, workers
 from concordax.experiments.record import Record
 from concordax.experiments.sweep import Sweep, run_sweep
 
@@ -136,15 +136,38 @@ def test_wrong_options_are_refused(tmp_path):
         run_sweep(_sweep(), tmp_path, processes=0)
 
 
-def test_processes_start_with_one_thread_each_and_the_environment_comes_back(monkeypatch):
+@pytest.mark.parametrize("hurry", [False, True])
+def test_processes_start_with_one_thread_each_and_the_environment_comes_back(monkeypatch, hurry):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    with sweep._one_thread_each():
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-        assert os.environ["XLA_FLAGS"].split()[0] == "--xla_cpu_enable_fast_math=false"
-        assert "intra_op_parallelism_threads=1" in os.environ["XLA_FLAGS"]
+    with workers.environment(hurry=hurry):
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["NPROC"] == "1"
+        flags = os.environ["XLA_FLAGS"].split()
+        assert flags[0] == "--xla_cpu_multi_thread_eigen=false"
+        # The user's come last and win; XLA reads none behind a word that is no flag.
+        assert flags[-1] == "--xla_cpu_enable_fast_math=false"
+        assert all(flag.startswith("--") for flag in flags)
+        assert ("--xla_backend_optimization_level=0" in flags) == hurry
     assert dict(os.environ) == before
+
+
+def test_a_file_of_flags_is_left_as_it_is(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+    with workers.environment(hurry=True):
+        assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
+def test_processes_hurry_only_where_xla_can_and_the_record_says_so(tmp_path, monkeypatch):
+    said = lambda record: workers.HURRY_NOTE in record.notes
+    assert said(run_sweep(_sweep(), tmp_path, processes=2, hurry=True)) == workers.may_hurry()
+    assert not said(run_sweep(_sweep(), tmp_path, processes=2))
+    assert not said(run_sweep(_sweep(), tmp_path, hurry=True))
+    monkeypatch.setattr(workers, "_HURRY_FLAGS", "--xla_no_such_flag=true")
+    workers.may_hurry.cache_clear()
+    assert not workers.may_hurry()
+    assert not said(run_sweep(_sweep(), tmp_path, processes=2, hurry=True))
+    workers.may_hurry.cache_clear()
 
 
 def test_cells_of_one_program_are_measured_in_a_row(tmp_path, monkeypatch):

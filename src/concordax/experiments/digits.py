@@ -27,7 +27,7 @@ class Digits(Classifiers):
     strengths: tuple[float, ...] = tuple(10.0**k for k in range(-6, 1))
     smoothings: tuple[float, ...] = tuple(10.0**k for k in range(-3, 4))
     modes: tuple[str, ...] = (methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION)
-    baselines: tuple[str, ...] = (methods.MOMENTUM, methods.ADAM)
+    baselines: tuple[str, ...] = (methods.MOMENTUM, methods.ADAM, methods.LBFGS)
     batch_size: int = 16
 
 

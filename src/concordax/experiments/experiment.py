@@ -31,6 +31,7 @@ class Experiment:
         program: see `Sweep`.
         datasets: datasets(config) -> the names of the data sets that it reads.
         seeds: how many repetitions by default.
+        timed: whether what is found compares times: also quick sizes are then compiled with all optimizations.
         alone: whether a measurement of times needs the machine for itself: one process, whatever is asked for.
     """
 
@@ -45,6 +46,7 @@ class Experiment:
     program: Callable[[Cell], Hashable] = lambda cell: tuple(sorted(cell.items()))
     datasets: Callable[[Any], Sequence[str]] = lambda _: ()
     seeds: int = 3
+    timed: bool = False
     alone: bool = False
 
     def run(
@@ -94,4 +96,6 @@ class Experiment:
             self.notes, self.program, sources,
         )  # fmt: skip
         processes = min(processes, 1) if self.alone else processes
-        return run_sweep(sweep, output_dir, resume=resume, processes=processes, progress=progress)
+        return run_sweep(
+            sweep, output_dir, resume=resume, processes=processes, hurry=quick and not self.timed, progress=progress
+        )

@@ -64,4 +64,5 @@ EXPERIMENT = Experiment(
     notes=(*students.NOTES, "Gradient descent minimises the data loss alone, as published."),
     program=lambda cell: cell["mode"],
     seeds=1,
+    timed=True,
 )  # fmt: skip

@@ -1,10 +1,8 @@
 """An experiment as a sweep: many small measurements, each written as soon as it is there."""
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -18,11 +16,11 @@ from concordax.compilation_cache import persistent_cache
 from concordax.errors import UsageError
 from concordax.files import replace_atomically
 
+from . import workers
 from .record import Record, finite, machine, versions
 
 Cell = dict[str, Any]
 Progress = Callable[[str, float], None]
-_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,13 @@ class Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, output_dir: Path, *, resume: bool = False, processes: int = 1, progress: Progress | None = None
+    sweep: Sweep,
+    output_dir: Path,
+    *,
+    resume: bool = False,
+    processes: int = 1,
+    hurry: bool = False,
+    progress: Progress | None = None,
 ) -> Record:
     """Measures every cell and writes `<name>.json`.
 
@@ -68,6 +72,7 @@ def run_sweep(
         output_dir: the folder for the record, made if need be; cells go into its folder `cells`.
         resume: keep the cells that are there; without it they are measured anew.
         processes: how many cells are measured at a time, each in a process of its own.
+        hurry: have those processes compile without optimization, where XLA can; the record says so.
         progress: called as progress(what, share done) after each cell.
 
     Returns:
@@ -86,9 +91,10 @@ def run_sweep(
     files = [_file(folder, sweep.identity(cell)) for cell in sweep.cells]
     found = [_stored(file) if resume else None for file in files]
     missing = [index for index, numbers in enumerate(found) if numbers is None]
+    hurry = hurry and processes > 1 and workers.may_hurry()
     total = sum(sweep.cost(cell) for cell in sweep.cells)
     done = total - sum(sweep.cost(sweep.cells[index]) for index in missing)
-    for index, numbers in _measured(sweep, missing, files, processes):
+    for index, numbers in _measured(sweep, missing, files, processes, hurry=hurry):
         found[index] = numbers
         done += sweep.cost(sweep.cells[index])
         if progress is not None:
@@ -101,14 +107,14 @@ def run_sweep(
         versions=versions(),
         machine=machine(),
         started=started,
-        notes=list(sweep.notes),
+        notes=[*sweep.notes, *([workers.HURRY_NOTE] if hurry else [])],
     )
     record.save(output_dir / f"{sweep.name}.json")
     return record
 
 
 def _measured(
-    sweep: Sweep, indices: Sequence[int], files: Sequence[Path], processes: int
+    sweep: Sweep, indices: Sequence[int], files: Sequence[Path], processes: int, *, hurry: bool
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(index, numbers) of each cell as it is done."""
     if processes == 1:
@@ -120,7 +126,7 @@ def _measured(
         together.setdefault(sweep.program(sweep.cells[index]), []).append(index)
     # A fork of a process that runs JAX's threads may hang: new ones are started.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with workers.environment(hurry=hurry), ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {}
         for group in together.values():
             work = [(sweep.cells[index], files[index]) for index in group]
@@ -130,19 +136,6 @@ def _measured(
                 yield from zip(futures[future], future.result(), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """An environment in which processes start that shall not wait for each other's threads; then the former one."""
-    before = dict(os.environ)
-    os.environ["XLA_FLAGS"] = f"{before.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ |= before
 
 
 def _measure_all(measure: Callable, config: Any, work: Sequence[tuple[Cell, Path]]) -> list[dict[str, Any]]:

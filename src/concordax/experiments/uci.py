@@ -29,7 +29,7 @@ class Tables(Classifiers):
     points: int = 40
     modes: tuple[str, ...] = (
         methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION, methods.MOMENTUM, methods.ADAM,
-        methods.GRADIENT_DESCENT,
+        methods.GRADIENT_DESCENT, methods.LBFGS,
     )  # fmt: skip
     batches: int | None = None
 
@@ -60,4 +60,5 @@ EXPERIMENT = Experiment(
     program=lambda cell: (cell["dataset"], cell["mode"]),
     datasets=lambda config: config.datasets,
     seeds=1,
+    timed=True,
 )  # fmt: skip
