@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._checks import check_data
 from ._types import Batch
@@ -64,12 +64,18 @@ class Batches:
         for start in range(0, len(order), self.size):
             index = order[start : start + self.size]
             padded = np.pad(index, (0, self.size - len(index)))
-            picked = jax.tree.map(lambda leaf, index=padded: leaf[index], self.batch)
-            present = jnp.arange(self.size) < len(index)
             if start + self.size >= len(order):
                 self.epochs.append(self.an_epoch * (len(self.epochs) + 1))
-            weights = jnp.where(present, picked.weights, 0)
-            yield picked._replace(weights=weights, total=jnp.asarray(len(index) * self.mean_weight, weights.dtype))
+            yield _picked(self.batch, padded, len(index), len(index) * self.mean_weight)
+
+
+# Leaf by leaf and uncompiled, this took 5 ms of a 7 ms step on batches of 64 rows.
+@jax.jit
+def _picked(batch: Batch, index: Int[Array, " m"], count: Int[Array, ""], total: Float[Array, ""]) -> Batch:
+    """Rows of a batch, of which the first `count` are present, with their total weight."""
+    picked = jax.tree.map(lambda leaf: leaf.at[index].get(mode="promise_in_bounds"), batch)
+    weights = jnp.where(jnp.arange(len(index)) < count, picked.weights, 0)
+    return picked._replace(weights=weights, total=total.astype(weights.dtype))
 
 
 class Stream:

@@ -21,6 +21,11 @@ from .steps.line_search import check_trials
 # one batch of another scale gets the damping it needs, and the next ones do not stand still for it.
 _FORGET = 0.999
 _GROW = 1.1
+# Where the network's own kernel has fallen for good, as in the first steps from a start far too large, that memory would
+# hold the damping a thousand times too high for thousands of batches: it counts up to so many times what a memory of
+# twenty batches has. The curvature of the loss keeps the long one: a softmax sure of its batches is overfitted.
+_FORGET_KERNEL = 0.95
+_CAP = 10.0
 # A step is taken when it gains this share of what the model of its batch promised, and is at most this many times as
 # long as late ones were: a row whose class has no probability left would move the outputs by its inverse.
 _ACCEPT = 0.01
@@ -44,12 +49,15 @@ _HORIZON = 0.1
 class StochasticTrustRegionState(NamedTuple):
     """What the rule carries from batch to batch.
 
-    `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `momentum` φ, `average` the mean of
+    `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `loss_curvature` and `kernel` the
+    largest of late of its two factors, the mean curvature of the loss and that of the network; `momentum` φ, `average` the mean of
     late iterates; `length` ‖δ‖_H, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
     """
 
     ratio: Float[Array, ""]
     scale: Float[Array, ""]
+    loss_curvature: Float[Array, ""]
+    kernel: Float[Array, ""]
     momentum: Float[Array, " p"]
     average: Float[Array, " p"]
     length: Float[Array, ""]
@@ -123,6 +131,8 @@ class StochasticTrustRegion(AbstractStep):
         return StochasticTrustRegionState(
             ratio=zero + self.initial_damping,
             scale=zero,
+            loss_curvature=zero,
+            kernel=zero,
             momentum=jnp.zeros_like(like),
             average=like,
             length=zero,
@@ -138,11 +148,9 @@ class StochasticTrustRegion(AbstractStep):
     def take(self, local, state):
         """One step, tried again with more damping where its batch refuses it."""
         usable = start_is_finite(local)
-        scale = local.prepared.curvature()
-        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, state.scale)
-        late = jnp.where(state.scale > 0, jnp.clip(scale, _FORGET * state.scale, _GROW * state.scale), scale)
-        state = _judge(local, state._replace(scale=late), usable, self.initial_damping)
-        scale = jnp.maximum(scale, late)
+        scale, state = _sized(local, state)
+        state = _judge(local, state, usable, self.initial_damping)
+        scale = jnp.maximum(scale, state.scale)
         damping = state.ratio * jnp.where(scale > 0, scale, 1.0)
         start = _Trial(
             displacement=jnp.zeros_like(local.flat),
@@ -176,6 +184,26 @@ class StochasticTrustRegion(AbstractStep):
             status=end.status,
         )
         return outcome, _remember(local, state, outcome)
+
+
+def _sized(
+    local: LocalProblem, state: StochasticTrustRegionState
+) -> tuple[Float[Array, ""], StochasticTrustRegionState]:
+    """The mean of diag K of this batch, and the memory of it."""
+    curvature = local.system.curvature
+    scale, bend = local.prepared.curvature(), jnp.einsum("naa->", curvature) / curvature.shape[-1]
+    # A batch of rows without weight says nothing.
+    known = jnp.isfinite(scale) & (scale > 0) & (bend > 0)
+    scale, bend = jnp.where(known, scale, state.scale), jnp.where(known, bend, state.loss_curvature)
+    kernel = jnp.where(known, scale / jnp.where(known, bend, 1.0), state.kernel)
+    bend, kernel = _late(bend, state.loss_curvature, _FORGET), _late(kernel, state.kernel, _FORGET_KERNEL)
+    late = jnp.minimum(_late(scale, state.scale, _FORGET), _CAP * bend * kernel)
+    return scale, state._replace(scale=late, loss_curvature=bend, kernel=kernel)
+
+
+def _late(now: Float[Array, ""], late: Float[Array, ""], forget: float) -> Float[Array, ""]:
+    """The largest of late: a step lowers it to `forget` times itself at most, and raises it to `_GROW` times."""
+    return jnp.where(late > 0, jnp.clip(now, forget * late, _GROW * late), now)
 
 
 def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[Array, ""], least: float):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._checks import check_data, check_training_options
 from ._status import RunStatus, StepStatus
@@ -21,7 +21,7 @@ from .first_order import FirstOrder, make_first_order
 from .history import RunSetup, TrainResult, as_arrays
 from .losses import AbstractLoss
 from .observers import Observer, RunView
-from .optimizer import Algorithm, GGNState, make_algorithm
+from .optimizer import Algorithm, GGNState, StepInfo, make_algorithm
 from .progress import ProgressBar
 from .regularizers import AbstractRegularizer
 from .solvers import AbstractSolver, Auto
@@ -44,6 +44,12 @@ def _step(algorithm: Algorithm | FirstOrder, state: GGNState, params: PyTree, ba
     # A module's function with the parts as arguments: equal parts and shapes share one program over all runs.
     updates, state = algorithm.update(state, params, batch)
     return jax.tree.map(jnp.add, params, updates), state
+
+
+# One array is fetched in a tenth of the time of twenty.
+@jax.jit
+def _packed(info: StepInfo) -> Float[Array, " fields"]:
+    return jnp.stack([value.astype(info.loss.dtype) for value in info])
 
 
 @eqx.filter_jit
@@ -311,8 +317,7 @@ class _Run:
         return rule.observe({**(taken or [record])[-1], "decrement": np.inf}, last, current)
 
     def _record(self, state: GGNState, params, seconds: float) -> dict[str, float]:
-        info = jax.device_get(state.info)._asdict()
-        record = {name: float(value) for name, value in info.items()}
+        record = dict(zip(state.info._fields, np.asarray(_packed(state.info)).tolist(), strict=True))
         after = record.pop("new_loss"), record.pop("new_objective")
         if self.full:
             record["loss"], record["objective"] = after
