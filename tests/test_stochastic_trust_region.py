@@ -97,6 +97,43 @@ def test_damping_grows_while_steps_harm_other_rows_and_rests_at_its_floor_else()
     assert helped.max() < 10.5
 
 
+def _scales(loss, start, inputs_of, steps):
+    """The memory of the mean of diag K after each step on a line: τ is so small that a step is the data's alone."""
+    algorithm = make_algorithm(
+        _line, loss, cx.L2(), strength=1e-9, solver=DUAL, step=cx.StochasticTrustRegion(0.0), damping=0.0
+    )  # fmt: skip
+    params = jnp.full(1, start)
+
+    def one(carry, number):
+        params, state = carry
+        batch = Batch(jnp.full((2, 1), inputs_of(number)), jnp.zeros((2, 1)), jnp.ones(2))
+        updates, state = algorithm.update(state, params, batch)
+        return (params + updates, state), (state.rule.scale, state.info.loss)
+
+    return jax.tree.map(
+        np.asarray, jax.jit(lambda: jax.lax.scan(one, (params, algorithm.init(params)), jnp.arange(steps)))()[1]
+    )
+
+
+def test_a_kernel_that_has_fallen_for_good_is_forgotten_in_dozens_of_batches():
+    scale, _ = _scales(SQUARED, 1.0, lambda number: jnp.where(number < 5, 1000.0, 1.0), 400)
+    # The trace of K over two rows.
+    np.testing.assert_allclose(scale[:5], 1e6 / 2)
+    # A thousandth less a step while that is ten times the kernel of late, then a twentieth, down to ten times what is.
+    falls = scale[5:] / scale[4:-1]
+    np.testing.assert_allclose(falls[:40], 0.999)
+    np.testing.assert_allclose(falls[60:250], 0.95)
+    assert scale[300] == pytest.approx(10 / 2, rel=0.1)
+    np.testing.assert_allclose(falls[300:], 0.999)
+
+
+def test_a_loss_that_has_become_flat_is_remembered():
+    """Counts of zero: the curvature of their deviance falls with the loss, e^f, while the kernel stays."""
+    scale, loss = _scales(cx.PoissonDeviance(), 6.0, lambda _: 1.0, 400)
+    assert loss[-1] < loss[0] / 20
+    np.testing.assert_allclose(scale[1:] / scale[:-1], 0.999, rtol=1e-9)
+
+
 def _nasty(key, dtype):
     """A batch of up to four rows: inputs scaled from 1e-8 to 1e8, random labels, now and then one row alone."""
     keys = jax.random.split(key, 5)

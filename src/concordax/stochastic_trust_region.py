@@ -21,9 +21,9 @@ from .steps.line_search import check_trials
 # one batch of another scale gets the damping it needs, and the next ones do not stand still for it.
 _FORGET = 0.999
 _GROW = 1.1
-# Where the network's own kernel has fallen for good, as in the first steps from a start far too large, that memory would
-# hold the damping a thousand times too high for thousands of batches: it counts up to so many times what a memory of
-# twenty batches has. The curvature of the loss keeps the long one: a softmax sure of its batches is overfitted.
+# Where the network's own kernel has fallen for good, as in the first steps from a start far too large, that memory
+# would hold the damping a thousand times too high for thousands of batches: it counts up to so many times what a memory
+# of twenty batches has. The curvature of the loss keeps the long one: a softmax sure of its batches overfits them.
 _FORGET_KERNEL = 0.95
 _CAP = 10.0
 # A step is taken when it gains this share of what the model of its batch promised, and is at most this many times as
@@ -50,8 +50,8 @@ class StochasticTrustRegionState(NamedTuple):
     """What the rule carries from batch to batch.
 
     `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `loss_curvature` and `kernel` the
-    largest of late of its two factors, the mean curvature of the loss and that of the network; `momentum` φ, `average` the mean of
-    late iterates; `length` ‖δ‖_H, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
+    largest of late of its factors, the mean curvature of the loss and that of the network; `momentum` φ, `average` the
+    mean of late iterates; `length` ‖δ‖_H, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
     """
 
     ratio: Float[Array, ""]
