@@ -122,12 +122,83 @@ def test_the_verdict_on_strength_follows_from_the_test_losses():
         assert (second.verdict, second.ours) == (finding.HOLDS, "rank correlation 1")
 
 
+def _smoothing(evidence):
+    """A sweep over two smoothings: the trust region's test losses are 1 and 4, the evidence's 1 and another."""
+    losses = {"published": (1.0, 2.0), "corrected": (1.0, 1e12), "trust region": (1.0, 4.0)}
+    losses |= {"evidence": (1.0, evidence)} if evidence else {}
+    return [
+        {"mode": mode, "smoothing": mu, "seed": 0, "iteration": [0, 9], "train_loss": [1.0, loss], "zeros": 3,
+         "test_loss": [1.0, loss], "steps": 10 * k + 1, "strength_chosen": 7.0, "parameters": 30}
+        for mode, pair in losses.items() for k, (mu, loss) in enumerate(zip((0.1, 10.0), pair, strict=True))
+    ]  # fmt: skip
+
+
+def test_smoothing_is_judged_at_a_fixed_strength_and_one_that_the_data_choose():
+    first, second, third = findings({"smoothing-sweep": _record("smoothing-sweep", _smoothing(1.5))})
+    assert (first.verdict, first.ours) == (finding.HOLDS, "from 1 (μ = 0.1) to 4")
+    assert first.corrected == "from 1 (μ = 0.1) to over 1e+09"
+    assert second.ours == "1 steps at μ = 0.1, 11 at 10"
+    assert third.ours == "evidence: from 1 to 1.5, a factor of 1.5; at a fixed strength 4"
+    assert len(findings({"smoothing-sweep": _record("smoothing-sweep", _smoothing(None))})) == 2
+
+
+def test_what_the_evidence_chose_is_one_place_and_what_it_was_given_is_a_curve():
+    [axes, *_] = plots.experiment(_record("smoothing-sweep", _smoothing(1.5)))["smoothing-sweep"].axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["evidence"].get_xdata().tolist() == [0.1, 10.0]
+    swept = [
+        {**cell, "strength": 1e-3} if cell["mode"] != "evidence" else {**cell, "strength_chosen": chosen}
+        for cell, chosen in zip(_smoothing(1.5), (0, 0, 0, 0, 0, 0, 2.0, 5.0), strict=True)
+    ]
+    [axes, *_] = plots.experiment(_record("strength-sweep", swept))["strength-sweep"].axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["evidence"].get_xdata().tolist() == [5.0]
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-teacher-student"])
+@pytest.mark.parametrize(
+    ("published", "trusted", "kept", "verdicts"),
+    [
+        (0.9, 0.5, 0.95, (finding.HOLDS, finding.HOLDS)),
+        (0.5, 0.898, 0.5, (finding.PARTLY, finding.PARTLY)),
+        (0.8, 0.8, 0.1, (finding.FAILS, finding.PARTLY)),
+    ],
+)
+def test_digits_are_judged_by_the_best_first_order_way_and_by_the_signs(name, published, trusted, kept, verdicts):
+    shares = {"published": published, "corrected": 0.2, "trust region": trusted, "Adam": 0.9, "L-BFGS": 0.7}
+    cells = [
+        {"dataset": "digits", "mode": mode, "swept": "", "test_accuracy": [0.1, share],
+         "sign_kept": kept if mode == "corrected" else 0.95}
+        for mode, share in shares.items()
+    ]  # fmt: skip
+    first, second = findings({name: _record(name, cells)})
+    assert (first.verdict, second.verdict) == verdicts
+    assert first.rule.endswith("Adam 90.0%, L-BFGS 70.0%.")
+    assert ("student" in first.claim) == (name == "mnist-teacher-student")
+
+
+def test_tables_are_judged_by_gradient_descent():
+    def cells(published, trusted):
+        shares = {"published": published, "trust region": trusted, "gradient descent": 0.8, "L-BFGS": 0.9}
+        return [
+            {"dataset": "letter", "mode": mode, "test_accuracy": [0.1, share], "seconds": [0.0, 3.0]}
+            for mode, share in shares.items()
+        ]
+
+    for pair, verdict in (((0.9, 0.7), finding.HOLDS), ((0.7, 0.9), finding.PARTLY), ((0.7, 0.7), finding.FAILS)):
+        [only] = findings({"uci": _record("uci", cells(*pair))})
+        assert (only.verdict, only.published) == (verdict, f"{pair[0]:.1%} in 3 s")
+        assert only.rule.endswith("gradient descent 80.0% in 3 s; L-BFGS 90.0% in 3 s.")
+
+
 def test_a_loss_that_was_never_reached_is_said():
     first, _ = findings({"loss-curves": _record("loss-curves", _late(_speed((50, 5.0), (3, 1.0), (2, 0.5))))})
     assert (first.published, first.verdict) == ("not reached", finding.FAILS)
     cell = {"iteration": [0, 1], "seconds": [0.0, 1.0], "train_loss": [2.0, None]}
     assert finding.first_below(cell, 1.0) == (math.inf, math.inf)
-    assert [finding.told(value) for value in (math.inf, math.nan, 0.12345)] == ["never", "-", "0.123"]
+    assert [finding.told(value) for value in (math.inf, math.nan, 0.12345, 1e10)] == [
+        "never", "-", "0.123", "over 1e+09",
+    ]  # fmt: skip
 
 
 def _late(cells):

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import classifiers, methods
 from .classifiers import Classifiers
@@ -50,16 +50,14 @@ def program(cell: Cell):
     return cell["mode"], cell.get("smoothing"), damped, cell["seed"] if cell["swept"] == "strength" else None
 
 
-def _experiment(name: str, *smoothings: float) -> Experiment:
+def _experiment(name: str, smoothings: tuple[float, ...], quick: Digits) -> Experiment:
     return Experiment(
         name=name,
         full=Digits((name,), smoothings=smoothings),
-        quick=Digits(
-            ("digits",), width=64, strengths=(1e-6, 1e-3, 1.0), smoothings=(1e-3, 1.0, 1e3),
-        ),
+        quick=quick,
         tiny=Digits(
             ("digits",), width=8, points=3, strengths=(1e-3,), smoothings=(8**0.5,), batch_rates=(0.1,),
-            adam_rates=(1e-2,), batch_size=150,
+            adam_rates=(1e-2,), batch_size=150, baselines=(methods.MOMENTUM, methods.ADAM),
         ),
         cells=cells,
         measure=classifiers.measure,
@@ -70,5 +68,9 @@ def _experiment(name: str, *smoothings: float) -> Experiment:
     )  # fmt: skip
 
 
-MNIST = _experiment("mnist", *(10.0**k for k in range(-3, 4)))
-FASHION = _experiment("fashion-mnist", *(10.0**k for k in range(-6, 1)))
+_QUICK = Digits(("digits",), width=64, strengths=(1e-6, 1e-3, 1.0), smoothings=(1e-3, 1.0, 1e3))
+MNIST = _experiment("mnist", tuple(10.0**k for k in range(-3, 4)), _QUICK)
+# The same pictures stand in for both: here only what differs, the smoothings below.
+FASHION = _experiment(
+    "fashion-mnist", tuple(10.0**k for k in range(-6, 1)), replace(_QUICK, strengths=(), smoothings=(1e-6, 1e-4, 1e-2))
+)

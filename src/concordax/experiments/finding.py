@@ -10,6 +10,8 @@ import numpy as np
 from . import methods
 
 HOLDS, PARTLY, FAILS, OPEN = "holds", "holds in part", "does not hold", "answered"
+# Beyond any loss that means something.
+_BOUNDS = 1e9
 MODES = (methods.PUBLISHED, methods.CORRECTED, methods.TRUST_REGION)
 
 Cell = Mapping[str, Any]
@@ -69,8 +71,10 @@ def first_below(cell: Cell, loss: float) -> tuple[float, float]:
 
 
 def told(value: float) -> str:
-    """A number to three digits, or a word for one that is not."""
-    return "-" if math.isnan(value) else "never" if math.isinf(value) else f"{value:.3g}"
+    """A number to three digits, or a word for one that is not; no digits of a loss that has left all bounds."""
+    if math.isnan(value):
+        return "-"
+    return "never" if math.isinf(value) else f"over {_BOUNDS:.0e}" if value > _BOUNDS else f"{value:.3g}"
 
 
 def rank_correlation(curve: Mapping[float, float]) -> float:

@@ -12,7 +12,7 @@ _FINDERS: Mapping[str, Callable[[Sequence[Cell]], Iterator[Finding]]] = {
     "smoothing-sweep": claims.smoothing,
     "mnist": claims.digits,
     "fashion-mnist": claims.digits,
-    "mnist-teacher-student": claims.digits,
+    "mnist-teacher-student": claims.imitation,
     "uci": claims.tables,
     "widths": open_questions.widths,
     "regularizers": open_questions.regularizers,

@@ -51,7 +51,10 @@ EXPERIMENT = Experiment(
     ),
     tiny=Tables(
         datasets=("digits",), width=8, epochs=1, full_steps=4, points=3, rates=(0.1,), adam_rates=(1e-2,),
-        batches=150, modes=(methods.PUBLISHED, methods.TRUST_REGION, methods.ADAM, methods.GRADIENT_DESCENT),
+        batches=150,
+        modes=(
+            methods.PUBLISHED, methods.TRUST_REGION, methods.ADAM, methods.GRADIENT_DESCENT, methods.LBFGS,
+        ),
     ),
     cells=cells,
     measure=classifiers.measure,

@@ -39,13 +39,13 @@ def _sweep(name: str, label: str) -> Callable[[Cells], Iterator[tuple[str, Figur
     """A sweep's picture: losses, share of zeros and steps against what was swept."""
 
     def draw(cells: Cells) -> Iterator[tuple[str, Figure]]:
+        # Where the evidence chose what is swept, one place for all seeds.
+        chosen = sorted(cell["strength_chosen"] for cell in cells if name not in cell)
+        place = chosen[len(chosen) // 2] if chosen else None
         shown = [
-            {**cell, name: cell.get(name, cell["strength_chosen"]), "zeros": cell["zeros"] / cell["parameters"]}
+            {name: place, **cell, "zeros": cell["zeros"] / cell["parameters"]}
             for cell in ends(cells, "train_loss", "test_loss")
         ]
-        # What the evidence chose is no sweep: one place for all seeds.
-        chosen = sorted(cell[name] for cell in shown if cell["mode"] == "evidence")
-        shown = [{**c, name: chosen[len(chosen) // 2]} if c["mode"] == "evidence" else c for c in shown]
         rows = (*_LOSSES, Row("zeros", "zeros", "percent"), Row("steps", "steps"))
         yield f"{name}-sweep", panels([Column("", shown, name, label)], rows, _mode)
 
