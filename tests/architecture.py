@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pages",),
     ("report", "reproduction"),
     ("cli",),
+    ("__main__",),
 )
 # Modules that are kept apart from the rest, with all that they may import.
 LEAVES: dict[str, frozenset[str]] = {

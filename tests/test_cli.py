@@ -235,6 +235,8 @@ def test_datasets_and_version():
         "name", "diabetes", "breast-cancer", "wine", "digits", "iris",
     ]  # fmt: skip
     assert run("--version").stdout == f"concordax {__version__}\n"
+    module = subprocess.run([sys.executable, "-m", "concordax", "--version"], capture_output=True, text=True)
+    assert module.stdout == f"concordax {__version__}\n"
 
 
 def test_reproduce_passes_its_options_on(tmp_path, monkeypatch):
