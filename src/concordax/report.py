@@ -42,7 +42,7 @@ class Headline(NamedTuple):
 
 
 def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
-    """Writes the report, whole or not at all: a file that was there stays as it is until the new one is complete.
+    """Writes the report as `pages.write` does, which has the errors.
 
     Args:
         summary: the fit.
@@ -50,11 +50,6 @@ def write(summary: FitSummary, path: pathlib.Path) -> pathlib.Path:
 
     Returns:
         The path.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
-        UsageError: if something else than a file is there.
-        OSError: if it cannot be written to.
     """
     return pages.write(render(summary), path)
 

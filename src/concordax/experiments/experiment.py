@@ -9,7 +9,7 @@ from typing import Any
 from concordax.errors import UsageError
 
 from .record import Record
-from .sweep import Cell, Progress, Sweep, run_sweep
+from .sweep import Cell, Progress, Sweep, each_alone, run_sweep
 
 _QUICK_SEEDS = 2
 
@@ -43,7 +43,7 @@ class Experiment:
     measure: Callable[..., dict[str, Any]]
     cost: Callable[[Any, Cell], float]
     notes: Sequence[str]
-    program: Callable[[Cell], Hashable] = lambda cell: tuple(sorted(cell.items()))
+    program: Callable[[Cell], Hashable] = each_alone
     datasets: Callable[[Any], Sequence[str]] = lambda _: ()
     seeds: int = 3
     timed: bool = False

@@ -23,6 +23,11 @@ Cell = dict[str, Any]
 Progress = Callable[[str, float], None]
 
 
+def each_alone(cell: Cell) -> Hashable:
+    """A program of its own for every cell."""
+    return tuple(sorted(cell.items()))
+
+
 @dataclass(frozen=True)
 class Sweep:
     """An experiment made of cells that do not depend on each other.
@@ -44,7 +49,7 @@ class Sweep:
     measure: Callable[[Any, Cell], dict[str, Any]]
     cost: Callable[[Cell], float]
     notes: Sequence[str]
-    program: Callable[[Cell], Hashable] = lambda cell: tuple(sorted(cell.items()))
+    program: Callable[[Cell], Hashable] = each_alone
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
