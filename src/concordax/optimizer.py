@@ -17,6 +17,7 @@ from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
 from .regularizers import AbstractRegularizer
+from .remembered import Structure, remembered, structure
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
 from .strength import AbstractAdaptiveStrength, AbstractStrength, StrengthState, as_strength
@@ -174,13 +175,8 @@ class Algorithm(eqx.Module):
 
     def shape(self, params: PyTree, batch: Batch) -> SystemShape:
         """The sizes of the system at such a batch: those of `shape_of`, without tracing the model (9 ms)."""
-        flat = jax.eval_shape(lambda at: ravel_pytree(at)[0], params)
-        residual = jax.eval_shape(self.loss.whitened_residual, batch.targets, batch.targets)
-        layers = layer_shapes(params) if isinstance(self.model, LayeredModel) else ()
-        metric = jax.eval_shape(lambda x: self.step.solved_metric(self.regularizer.metric(x), x), flat)
-        rows, numbers = residual.shape
-        scalar, itemsize = isinstance(metric, ScalarMetric), flat.dtype.itemsize
-        return SystemShape(rows, numbers, flat.size, layers, scalar, itemsize, groups_of(metric))
+        parts = self.model, self.loss, self.regularizer, self.step
+        return _system_shape(*parts, structure(params), structure(batch.targets))
 
     def _linearize(self, params: PyTree, batch: Batch, *, matrix_free: bool = False):
         flat, unravel = ravel_pytree(params)
@@ -190,6 +186,23 @@ class Algorithm(eqx.Module):
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""
         return as_batch(self.model, self.loss, params, inputs, targets, weights)
+
+
+@remembered
+def _system_shape(model, loss, regularizer, step, params: Structure, targets: Structure) -> SystemShape:
+    at, encoded = params.tree, targets.tree
+    flat = jax.eval_shape(lambda tree: ravel_pytree(tree)[0], at)
+    residual = jax.eval_shape(loss.whitened_residual, encoded, encoded)
+    layers = layer_shapes(at) if isinstance(model, LayeredModel) else ()
+    metric = jax.eval_shape(lambda x: step.solved_metric(regularizer.metric(x), x), flat)
+    rows, numbers = residual.shape
+    scalar, itemsize = isinstance(metric, ScalarMetric), flat.dtype.itemsize
+    return SystemShape(rows, numbers, flat.size, layers, scalar, itemsize, groups_of(metric))
+
+
+@remembered
+def _outputs_shape(model, params: Structure, inputs: Structure) -> tuple[int, ...]:
+    return jax.eval_shape(model, params.tree, inputs.tree).shape
 
 
 def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
@@ -202,7 +215,7 @@ def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     inputs = jax.tree.map(as_array, inputs)
-    shape = jax.eval_shape(model, params, inputs).shape
+    shape = _outputs_shape(model, structure(params), structure(inputs))
     if len(shape) != 2:
         raise ValueError(f"the model must return outputs of shape [n, c]; it returns {shape}. Add an axis to them.")
     return make_batch(loss, inputs, targets, weights, shape[1], dtype)
