@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -147,7 +148,7 @@ def train(
             "use batch_size=None and arrays as data, or a number as strength."
         )
     if step is None and isinstance(algorithm, Algorithm) and not batches.full:
-        algorithm = eqx.tree_at(lambda a: a.step, algorithm, StochasticTrustRegion())
+        algorithm = replace(algorithm, step=StochasticTrustRegion())
     algorithm, reason = _resolved(algorithm, params, batches)
     run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
@@ -196,7 +197,7 @@ def _resolved(algorithm, params, batches: Batches | StreamBatches) -> tuple[Algo
     shape = algorithm.shape(params, batches.example)
     reason = algorithm.solver.explain(shape)
     _LOG.info("solver: %s", reason)
-    return eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.resolve(shape)), reason
+    return replace(algorithm, solver=algorithm.solver.resolve(shape)), reason
 
 
 class _Candidate(NamedTuple):
@@ -214,12 +215,12 @@ class _Run:
     def __init__(self, algorithm: Algorithm | FirstOrder, reason: str, held_out: Batch | None, *, full: bool):
         self.adaptive = algorithm.strength.is_adaptive
         # A path of strengths compiles once: τ itself is in the state.
-        algorithm = eqx.tree_at(lambda a: a.strength, algorithm, algorithm.strength.program)
+        algorithm = replace(algorithm, strength=algorithm.strength.program)
         self.algorithm = self.backup = algorithm
         if isinstance(algorithm, Algorithm):
             # Two programs, the second compiled when a step needs it.
-            self.algorithm = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.alone)
-            self.backup = eqx.tree_at(lambda a: a.solver, algorithm, algorithm.solver.backup)
+            self.algorithm = replace(algorithm, solver=algorithm.solver.alone)
+            self.backup = replace(algorithm, solver=algorithm.solver.backup)
         self.misses = self.judged = 0
         self.held_out, self.reason, self.full = held_out, reason, full
         self.records: list[dict[str, float]] = []
