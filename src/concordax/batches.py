@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +145,7 @@ class StreamBatches:
         self._shapes: Any = None
         self._rest, self.example = self._begin()
         outputs, dtype = self.example.targets.shape[1], self.example.targets.dtype
-        self._make = lambda x, y, w: make_batch(loss, jax.tree.map(jnp.asarray, _cast(x, dtype)), y, w, outputs, dtype)
+        self._make = lambda x, y, w: _made(loss, _cast(x, dtype), y, w, outputs, dtype)
 
     @property
     def sample(self) -> Batch:
@@ -209,6 +210,12 @@ class StreamBatches:
         self._shapes = shapes if self._shapes is None else self._shapes
         if shapes != self._shapes:
             raise ValueError(f"rows have the shapes {shapes}, where those of the first batch had {self._shapes}.")
+
+
+# A batch of a stream has the shapes of the first one; uncompiled it took as long as a step on it.
+@eqx.filter_jit
+def _made(loss: AbstractLoss, inputs, targets, weights, outputs: int, dtype) -> Batch:
+    return make_batch(loss, inputs, targets, weights, outputs, dtype)
 
 
 def _cast(inputs, dtype):
