@@ -149,14 +149,20 @@ def _accuracy(cells: Sequence[Cell], claim: str) -> Finding:
     best = {
         mode: max([last([cell], "test_accuracy") for cell in of(cells, mode=mode)], default=math.nan) for mode in MODES
     }  # fmt: skip
-    names = (methods.MOMENTUM, methods.ADAM, methods.LBFGS)
-    others = {mode: last(of(cells, mode=mode), "test_accuracy") for mode in names if of(cells, mode=mode)}
-    near = {mode: share >= max(others.values()) - 0.005 for mode, share in best.items()}
+    alike, more = (
+        {mode: last(of(cells, mode=mode), "test_accuracy") for mode in modes if of(cells, mode=mode)}
+        for modes in ((methods.MOMENTUM, methods.ADAM), (methods.LBFGS,))
+    )
+    reached = best[methods.PUBLISHED] + 0.005
+    told_alike, told_more = (
+        ", ".join(f"{mode} {share:.1%}" for mode, share in shares.items()) or "nothing" for shares in (alike, more)
+    )
     return found(
         claim, "real-data-exp.jl", *(f"best test accuracy {_percent(best[mode])}" for mode in MODES),
-        HOLDS if near[methods.PUBLISHED] else PARTLY if near[methods.TRUST_REGION] else FAILS,
-        "The best of the published sweeps is within half a percent of the best first-order way (in part: the trust "
-        f"region's is): {', '.join(f'{mode} {share:.1%}' for mode, share in others.items())}.",
+        HOLDS if reached >= max([*alike.values(), *more.values()], default=0.0)
+        else PARTLY if reached >= max(alike.values(), default=0.0) else FAILS,
+        "The best of the published sweeps is within half a percent of every first-order way (in part: of those with as "
+        f"many epochs). As many epochs: {told_alike}; on all rows at once, a hundred passes and more: {told_more}.",
     )  # fmt: skip
 
 
