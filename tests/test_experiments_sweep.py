@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,15 @@ def measure(config, cell):
     """A number that needs float64, one that is not finite, and nothing random."""
     value = jnp.asarray(cell["width"] + 1e-12 * cell["seed"]) + config.offset
     return {"value": float(value), "nothing": math.nan}
+
+
+def beats(*_):
+    """Shows for a minute, tenfold a second, that its process is there."""
+    file = Path(os.environ["BEATS"], str(os.getpid()))
+    for _ in range(600):
+        file.write_text(str(time.monotonic()), encoding="utf-8")
+        time.sleep(0.1)
+    return {"value": 0.0}
 
 
 def _sweep(function=measure, cells=CELLS, **config):
@@ -94,6 +104,29 @@ def test_killed_without_warning_and_resumed_is_the_same(tmp_path):
     assert len(calls) == 3
     run_sweep(_sweep(), tmp_path / "whole")
     assert _curves(tmp_path) == _curves(tmp_path / "whole")
+
+
+def test_no_process_outlives_the_one_that_started_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import test_experiments_sweep as t\n"
+        "if __name__ == '__main__': t.run_sweep(t._sweep(t.beats), Path(sys.argv[1]), processes=2)"
+    )
+    hearts = tmp_path / "hearts"
+    hearts.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=_environment() | {"BEATS": str(hearts)})
+
+    def eventually(true):
+        return any(true() or time.sleep(0.5) for _ in range(60))
+
+    def still():
+        before = [file.read_text(encoding="utf-8") for file in hearts.iterdir()]
+        time.sleep(1)
+        return before == [file.read_text(encoding="utf-8") for file in hearts.iterdir()]
+
+    assert eventually(lambda: len(list(hearts.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    assert eventually(still)
 
 
 def test_two_processes_give_the_same(tmp_path):

@@ -131,7 +131,8 @@ def _measured(
         together.setdefault(sweep.program(sweep.cells[index]), []).append(index)
     # A fork of a process that runs JAX's threads may hang: new ones are started.
     context = multiprocessing.get_context("spawn")
-    with workers.environment(hurry=hurry), ProcessPoolExecutor(processes, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=workers.end_with_parent)
+    with workers.environment(hurry=hurry), pool:
         futures = {}
         for group in together.values():
             work = [(sweep.cells[index], files[index]) for index in group]

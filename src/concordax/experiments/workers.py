@@ -1,10 +1,12 @@
-"""The environment of processes that measure: one thread each, and, where asked, programs compiled in a hurry."""
+"""Processes that measure: one thread each, programs compiled in a hurry where asked, and an end with their parent."""
 
 import contextlib
 import functools
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 # XLA's pool of threads has as many as NPROC says; its flag alone leaves more than one busy.
@@ -41,6 +43,13 @@ def _flags(given: str, *, hurry: bool) -> str:
         # The name of a file of flags: nothing can be added to it.
         return given
     return " ".join(part for part in (_ONE_THREAD_FLAGS, _HURRY_FLAGS if hurry else "", given) if part)
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it has ended, killed or not: nobody would read what it measures."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 @functools.cache
