@@ -17,13 +17,9 @@ import sys
 import time
 from pathlib import Path
 
+from one_thread import ONE_THREAD
+
 ROWS, INPUTS, WIDTH, BLOCK, REPEATS = 2000, 784, 512, 250, 3
-ONE_THREAD = {
-    "NPROC": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-}
 CONTESTANTS = ("H = I", "H = I, x2 given", "contracted Jacobian")
 
 

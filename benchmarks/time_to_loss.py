@@ -22,18 +22,12 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from one_thread import ONE_THREAD
 from peers import PEERS
 from workloads import BUILDERS
 
 HERE = Path(__file__).parent
-ONE_THREAD = {
-    "NPROC": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "JAX_PLATFORMS": "cpu",
-}
+ENVIRONMENT = ONE_THREAD | {"MKL_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
 
 
 def run_pair(workload: str, peer: str, arguments: argparse.Namespace) -> dict:
@@ -50,7 +44,7 @@ def run_pair(workload: str, peer: str, arguments: argparse.Namespace) -> dict:
         try:
             # What libraries print is kept from the table; the end of it tells why a process died.
             done = subprocess.run(
-                command, env=os.environ | ONE_THREAD, timeout=arguments.timeout, capture_output=True, text=True
+                command, env=os.environ | ENVIRONMENT, timeout=arguments.timeout, capture_output=True, text=True
             )
         except subprocess.TimeoutExpired:
             return failed | {"error": f"gave no result within {arguments.timeout:.0f} s, all settings together"}
