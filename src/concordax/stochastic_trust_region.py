@@ -42,6 +42,11 @@ _SHARES = (0.0, 0.1)
 # The largest damping, in units of the mean of diag K; the least is the initial one. At a third of it single batches are
 # overfitted so far that the run never comes back.
 _LARGEST = 1e6
+# In units of the least, at most √(1 + steps/100). Where the loss stands still for the noise of its batches, the gain on
+# fresh rows is 0 in the mean, and chance alone would raise the damping by 1 % a step until nothing moves. Steps of
+# t^(−1/2) still sum to infinity, and the mean of late iterates takes out their noise (Polyak & Juditsky, 1992). Waiting
+# for a gain below 0 by three standard errors instead trains large tables further, and overfits images.
+_RAMP = 100
 # Weight of the present iterate in the mean of late ones: ten over the steps so far.
 _HORIZON = 0.1
 
@@ -86,7 +91,8 @@ class StochasticTrustRegion(AbstractStep):
     Each step minimises ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_H) + (λ/2)‖δ − βφ‖²_H, φ the step before. Its gain on its own batch
     says little, since that batch is overfitted: λ is set by what a step gains on the *next* batch, before that one is
     learnt. The ratio of the two gains is smoothed; λ grows by 1 % a step where it is below 0 and falls by 1 % where it
-    is above 0.1, never below its first value in units of the largest mean of diag K of late.
+    is above 0.1, in units of the largest mean of diag K of late never below its first value, nor above that times
+    √(1 + t/100) at step t: noise alone does not bring the run to a halt.
 
     A trial that is not finite, raises the objective of its own batch or gains less than a hundredth of what the model
     promised is refused, and tried again with four times the damping and without momentum. No step is longer than five
@@ -216,7 +222,8 @@ def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[
     fresh = jnp.where(known, _SMOOTH * state.fresh_gain + (1 - _SMOOTH) * gain, state.fresh_gain)
     low, high = (share * state.own_gain for share in _SHARES)
     factor = jnp.where(fresh < low, _PACE, jnp.where(fresh > high, 1 / _PACE, 1.0))
-    ratio = jnp.clip(state.ratio * jnp.where(known, factor, 1.0), least, _LARGEST)
+    most = jnp.minimum(_LARGEST, least * jnp.sqrt(1 + state.taken / _RAMP))
+    ratio = jnp.clip(state.ratio * jnp.where(known, factor, 1.0), least, most)
     return state._replace(fresh_gain=fresh, ratio=ratio)
 
 
