@@ -222,7 +222,7 @@ def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[
     fresh = jnp.where(known, _SMOOTH * state.fresh_gain + (1 - _SMOOTH) * gain, state.fresh_gain)
     low, high = (share * state.own_gain for share in _SHARES)
     factor = jnp.where(fresh < low, _PACE, jnp.where(fresh > high, 1 / _PACE, 1.0))
-    most = jnp.minimum(_LARGEST, least * jnp.sqrt(1 + state.taken / _RAMP))
+    most = jnp.minimum(_LARGEST, least * jnp.sqrt(1 + state.taken.astype(gain.dtype) / _RAMP))
     ratio = jnp.clip(state.ratio * jnp.where(known, factor, 1.0), least, most)
     return state._replace(fresh_gain=fresh, ratio=ratio)
 
