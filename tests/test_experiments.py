@@ -201,6 +201,13 @@ def test_runs_end_where_nothing_moves_or_at_the_loss_floor():
     assert floor["train_loss"][-1] <= config.loss_floor < floor["train_loss"][-2]
 
 
+def test_runs_end_where_they_have_left_for_good():
+    left = students.measure(replace(TINY, steps=50), {"mode": methods.CORRECTED, "smoothing": 0.1, "seed": 0})
+    assert left["ended"] == "diverged"
+    assert left["iteration"][-1] == left["steps"] < 50
+    assert left["train_loss"][-1] > traced.DIVERGED > left["train_loss"][-2]
+
+
 def test_full_is_the_published_problem():
     full = EXPERIMENT.full
     assert (full.train_rows, full.test_rows, full.inputs, full.teacher_width, full.width) == (1000, 2000, 20, 5, 500)

@@ -38,37 +38,40 @@ def _jacobian(model, params, inputs):
 
 def test_every_cell_is_measured():
     record = _record()
-    assert len(record.curves) == 2 * (2 + 1 + 1)
+    assert len(record.curves) == 2 * (3 + 1 + 1)
     assert record.seeds == [0]
     assert json.loads(json.dumps(record.config))["widths"] == [8, 64]
 
 
-@pytest.mark.parametrize("regularizer", ["none", "L2"])
+@pytest.mark.parametrize("regularizer", ["none", "L2 of the change", "L2 of the parameters"])
 def test_distance_and_drift_by_a_dense_solve(regularizer):
     """Kernel regression by J, in NumPy; the trained network by a run of another solver."""
     cell = _cell(question="distance", width=64, regularizer=regularizer, seed=0)
     setting = experiment._setting(TINY, cell, TINY.rows)
     model, params, inputs, targets, test = setting
-    strength = 1e-3 if regularizer == "L2" else 1e-10
-    flat = ravel_pytree(params)[0]
+    strength = 1e-10 if regularizer == "none" else 1e-3
+    flat, unravel = ravel_pytree(params)
+    anchor = np.zeros(flat.size) if regularizer == "L2 of the parameters" else np.asarray(flat)
     jacobian, test_jacobian = _jacobian(model, params, inputs), _jacobian(model, params, test)
     n = len(inputs)
     residual = np.asarray(model(params, inputs) - targets)[:, 0]
-    gradient = jacobian.T @ residual / n + strength * flat
+    gradient = jacobian.T @ residual / n + strength * (flat - anchor)
     move = -np.linalg.solve(jacobian.T @ jacobian / n + strength * np.eye(flat.size), gradient)
     start = np.asarray(model(params, test))[:, 0]
     expected = start + test_jacobian @ move
+    # A function of flat parameters has no layers: its Jacobian is made another way, and the system solved on its side.
     run = cx.train(
-        model, cx.SquaredError(), cx.L2(), params, (inputs, targets), strength=strength, max_steps=TINY.steps,
-        tolerance=0.0, solver=cx.Primal(),
+        lambda at, rows: model(unravel(anchor + at), rows), cx.SquaredError(), cx.L2(), jnp.asarray(flat - anchor),
+        (inputs, targets), strength=strength, max_steps=TINY.steps, solver=cx.Primal(),
     )  # fmt: skip
-    trained = np.asarray(model(run.params, test))[:, 0]
+    trained_at = unravel(anchor + run.params)
+    trained = np.asarray(model(trained_at, test))[:, 0]
     distance = np.linalg.norm(trained - expected) / np.linalg.norm(expected - start)
     assert cell["distance"] == pytest.approx(distance, rel=1e-3)
-    kernels = [j @ j.T for j in (jacobian, _jacobian(model, run.params, inputs))]
+    kernels = [j @ j.T for j in (jacobian, _jacobian(model, trained_at, inputs))]
     drift = np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])
     assert cell["drift"] == pytest.approx(drift, rel=1e-3)
-    assert cell["loss"] == pytest.approx(run.history["loss"][-1], rel=1e-3, abs=1e-12)
+    assert cell["loss"] == pytest.approx(run.history["loss"][-1], rel=1e-3, abs=1e-11)
 
 
 @pytest.mark.thorough
@@ -126,9 +129,10 @@ def test_pictures(tmp_path):
     figure = plots.against_width(_record(), "distance")
     assert isinstance(figure, Figure)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "activation silu, regularizer L2", "activation silu, regularizer none",
+        "activation silu, regularizer L2 of the change", "activation silu, regularizer L2 of the parameters",
+        "activation silu, regularizer none",
     ]  # fmt: skip
-    line = figure.axes[1].lines[0]
+    line = figure.axes[2].lines[0]
     cells = [c for c in _record().curves if c["question"] == "distance" and c["regularizer"] == "none"]
     expected = [np.median([c["distance"] for c in cells if c["width"] == width]) for width in (8, 64)]
     np.testing.assert_allclose(line.get_ydata(), expected)

@@ -199,18 +199,24 @@ def tables(cells: Sequence[Cell]) -> Iterator[Finding]:
 
 def kernels(cells: Sequence[Cell]) -> Iterator[Finding]:
     """How near a trained network is to regression with its tangent kernel, as it grows."""
-    falling = [row for row in ntk.slopes(cells) if row["quantity"] == "distance"]
-    distances = of(cells, question="distance")
-    widest = max((cell["width"] for cell in distances), default=0)
-    steepest, flattest = (pick((row["slope"] for row in falling), default=math.nan) for pick in (min, max))
-    yield found(
-        "A trained network is close to neural tangent kernel regression, the closer the wider.", "abstract", "-", "-",
-        f"distance ~ width^({told(steepest)} to {told(flattest)}); at width {widest}: "
-        f"{last(of(distances, width=widest), 'distance'):.1%}",
-        HOLDS if flattest <= -0.35 else PARTLY if steepest <= -0.35 else FAILS,
-        "Slopes of the distance against width, in logarithms, are -0.35 or below for all networks (in part: for some); "
-        "theory has -1/2.",
-    )  # fmt: skip
+    kinds = {
+        "": (ntk.NONE, ntk.CHANGE),
+        ", under a regularizer that draws its parameters to zero": (ntk.PARAMETERS,),
+    }
+    for which, regularizers in kinds.items():
+        distances = [cell for cell in of(cells, question="distance") if cell["regularizer"] in regularizers]
+        slopes = [row["slope"] for row in ntk.slopes(distances) if row["quantity"] == "distance"]
+        steepest, flattest = (pick(slopes, default=math.nan) for pick in (min, max))
+        widest = max((cell["width"] for cell in distances), default=0)
+        yield found(
+            f"A trained network is close to neural tangent kernel regression, the closer the wider{which}.", "abstract",
+            "-", "-",
+            f"distance ~ width^({told(steepest)} to {told(flattest)}); at width {widest}: "
+            f"{_percent(last(of(distances, width=widest), 'distance'))}",
+            HOLDS if flattest <= -0.35 else PARTLY if steepest <= -0.35 else FAILS,
+            "Slopes of the distance against width, in logarithms, are -0.35 or below for all networks (in part: for "
+            "some); theory has -1/2 or below, where nothing draws the weights away from their start.",
+        )  # fmt: skip
 
 
 def _percent(share: float) -> str:

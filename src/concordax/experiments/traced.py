@@ -14,6 +14,9 @@ from . import methods
 
 # A run that moved by less than this over so many steps is over.
 SETTLED, OVER = 1e-10, 20
+# Steps without a safeguard have left for good at such a loss: of all runs that passed it none came back, while each
+# further step may cost a hundred sound ones, for its system has no digits left and is factorized anew by other means.
+DIVERGED = 1e12
 NOTE = (
     f"A run ends early when its objective has changed by less than {SETTLED:g} of itself over {OVER} steps "
     "(`ended`: settled), at a training loss of `loss_floor` (as in the authors' code), or by itself."
@@ -77,6 +80,8 @@ class _Tracer(Observer):
             return "not finite"
         if loss <= self.loss_floor:
             return "loss floor"
+        if loss > DIVERGED:
+            return "diverged"
         if self.settles and len(self.objectives) > OVER:
             now, then = self.objectives[-1], self.objectives[-1 - OVER]
             if abs(now - then) <= SETTLED * abs(now):
