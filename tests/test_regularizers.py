@@ -12,6 +12,7 @@ import helpers
 from concordax.metrics import ScalarMetric
 from helpers import REFERENCE_REGULARIZERS, REGULARIZERS
 from regularizer_cases import SIZE
+from regularizer_cases import box as reference_box
 from regularizer_cases import group as reference_group
 
 SMOOTHINGS = (1e-4, 0.05, 1.0, np.sqrt(500.0), 1e4)
@@ -156,6 +157,13 @@ def test_concordance_is_reached():
     huber = cx.PseudoHuber(0.3)
     third, second = _third(REFERENCE_REGULARIZERS["pseudo-huber 0.3"], np.array([0.3]), np.ones(1), np.ones(1))
     assert abs(third) == pytest.approx(float(huber.concordance(jnp.ones(1))) * second, rel=1e-3)
+    # Behind an exponential wall, wherever that is felt alone.
+    box = cx.SmoothBox(-50.0, 1.0, 0.8)
+    third, second = _third(reference_box(-50.0, 1.0, 0.8), np.array([1.5]), np.ones(1), np.ones(1))
+    assert abs(third) == pytest.approx(float(box.concordance(jnp.ones(1))) * second, rel=1e-3)
+    # Blocks know nothing of each other: the worst of them, not their sum.
+    blocks = cx.PerParameter((jnp.ones(1), jnp.ones(1)), (cx.PseudoHuber(0.3), cx.PseudoHuber(5.0)))
+    assert float(blocks.concordance(jnp.ones(2))) == pytest.approx(float(huber.concordance(jnp.ones(1))))
     # A group along its own direction is the scalar function.
     group = cx.GroupPseudoHuber(0.4, cx.Groups([0, 0]))
     reference = reference_group(0.4, [0, 0])

@@ -147,7 +147,6 @@ def _nasty(key, dtype):
     return Batch(inputs, labels, weights.astype(dtype), 100 * present)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("dtype", "activation"), [("float32", "relu"), ("float64", "tanh")])
 def test_ten_thousand_nasty_batches_leave_everything_finite(dtype, activation):
     model = cx.MLP(inputs=2, widths=(4,), outputs=3, activation=activation)
@@ -171,7 +170,6 @@ def test_ten_thousand_nasty_batches_leave_everything_finite(dtype, activation):
     assert int(jnp.sum(accepted)) >= 5
 
 
-@pytest.mark.thorough
 def test_mini_batches_learn_with_defaults_and_offer_a_mean_of_late_iterates():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(240, 2))

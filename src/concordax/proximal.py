@@ -144,8 +144,6 @@ class PreparedProximal(AbstractPrepared):
 
     def _solution(self, end: _Dual, strength, shift) -> Solution:
         move = end.x - self.flat
-        # θ + δ must be x to the bit, at bounds too.
-        move = move + (end.x - (self.flat + move))
         usable = end.usable & jnp.all(jnp.isfinite(move))
         move = jnp.where(usable, move, 0.0)
         image = self.system.jacobian.mv(move)
