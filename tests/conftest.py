@@ -49,14 +49,14 @@ def pytest_configure(config):
 
 
 def pytest_addoption(parser):
-    """`make test-all` asks for the whole of what `combinations` and `thorough` leave out."""
-    parser.addoption("--whole", action="store_true", help="run thorough tests too, and every combination")
+    """`make test-all` asks for the whole of what `combinations` leaves out."""
+    parser.addoption("--whole", action="store_true", help="run every combination of parameters")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out tests marked `thorough`; of those marked `combinations`, keeps a part that holds every value.
+    """Of the tests marked `combinations`, keeps a part that holds every value of each parameter.
 
-    Compiling takes most of the time: a combination is another program, and a thorough test is several.
+    Compiling takes most of the time, and each combination is another program.
     """
     if config.getoption("whole"):
         return
@@ -65,7 +65,6 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker("combinations"):
             grids.setdefault(item.nodeid.split("[")[0], []).append(item)
     left_out = {item for grid in grids.values() for item in set(grid) - set(covering(grid, values_of))}
-    left_out |= {item for item in items if item.get_closest_marker("thorough")}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

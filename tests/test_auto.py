@@ -83,7 +83,6 @@ def test_where_a_factor_in_float32_pays():
     assert not costs.single_precision_pays(_layered(1000, 1, 20, 500, 1)._replace(itemsize=4))
 
 
-@pytest.mark.thorough
 def test_a_run_says_which_solver_and_why(caplog):
     x = np.linspace(-1, 1, 30)[:, None]
     model = cx.TwoLayer(1, 20)

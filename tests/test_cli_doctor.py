@@ -36,7 +36,6 @@ def test_a_sound_table_and_its_fit_and_its_model(folder):
     assert result.stdout == f"The fit of 'y' in {folder / 'y.cx'}\n  nothing wrong was found\n\n"
 
 
-@pytest.mark.thorough
 def test_something_serious_gives_exit_code_1(folder):
     result = run("doctor", folder / "leak.csv", "--target", "y", "--max-steps", 20)
     assert result.exit_code == 1

@@ -73,7 +73,6 @@ def fitted(tmp_path_factory):
     return folder, result
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("rows", ["100", "98"])
 def test_second_process_compiles_nothing(fitted, rows):
     """98 rows are filled up to 100."""
@@ -85,7 +84,6 @@ def test_second_process_compiles_nothing(fitted, rows):
     assert (second["numbers"] == first["numbers"]) == (rows == "100")
 
 
-@pytest.mark.thorough
 def test_fit_with_damaged_programs_compiles_them_anew(fitted):
     """And replaces them: the third process reads all."""
     folder, first = fitted

@@ -145,7 +145,6 @@ def test_strength_too_small():
     assert 14.5 < finding.evidence["effective parameters"] <= 15
 
 
-@pytest.mark.thorough
 def test_short_steps():
     published = run(step=cx.PublishedStep(), regularizer=cx.PseudoHuber(1e-3), strength=1.0, max_steps=10)
     finding = found(published, "short steps")
@@ -154,7 +153,6 @@ def test_short_steps():
     assert "FixedStep(0.01)" in found(run(step=cx.FixedStep(0.01)), "short steps").meaning
 
 
-@pytest.mark.thorough
 def test_solver_missing_its_tolerance():
     solver = cx.StructuredCG(max_iterations=1)
     result = run(solver=solver, regularizer=cx.PseudoHuber(0.05), max_steps=10, strength=1e-6)
@@ -162,7 +160,6 @@ def test_solver_missing_its_tolerance():
     assert finding.evidence["handed over"] == np.sum(result.history["handed_over"]) > 1
 
 
-@pytest.mark.thorough
 def test_smoothing_far_from_the_weights():
     above = found(run(regularizer=cx.PseudoHuber(1e3)), "smoothing above the weights")
     assert above.severity == Severity.NOTE

@@ -63,7 +63,6 @@ def test_all_checks_of_scikit_learn_pass(name):
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("strength", ["evidence", "loo", 1e-3])
 def test_weights_of_the_regressor_are_counts(strength):
     x, y = sine()
@@ -227,7 +226,6 @@ def test_only_one_kind_of_uncertainty_at_a_time():
 # Ways to the strength -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["evidence", "loo", "gcv", "held_out"])
 def test_every_way_to_the_strength_learns_a_sine(way):
     x, y = sine(300)
@@ -237,7 +235,6 @@ def test_every_way_to_the_strength_learns_a_sine(way):
     assert 1e-7 < model.strength_ < 1e-1
 
 
-@pytest.mark.thorough
 def test_cross_validated_strength_of_a_linear_model_is_the_best_of_a_grid():
     """Left-out squares by refits on a grid of strengths: the vertex is found within a grid step."""
     rng = np.random.default_rng(0)
@@ -297,7 +294,6 @@ def test_warm_start_goes_on():
     assert model.history_["loss"][-1] < cold.history_["loss"][-1]
 
 
-@pytest.mark.thorough
 def test_a_stream_is_learnt():
     x, y = sine(300)
     model = GGNRegressor(hidden_widths=(20,), max_steps=15)
@@ -310,7 +306,6 @@ def test_a_stream_is_learnt():
     assert model._reservoir.seen == 300
 
 
-@pytest.mark.thorough
 def test_a_stream_of_classes_needs_them_all_at_first():
     x, y = _classes()
     with pytest.raises(ValueError, match="needs all labels"):
@@ -351,7 +346,6 @@ def test_clones_pickles_and_seeds_agree_to_the_bit():
     assert not np.array_equal(model.predict(x), clone(model).set_params(random_state=1).fit(x, y).predict(x))
 
 
-@pytest.mark.thorough
 def test_search_cross_validation_pipelines_calibration_and_importance():
     x, y = load_breast_cancer(return_X_y=True)
     x, y = x[:200, :6], y[:200]
@@ -376,7 +370,6 @@ def test_frames_bring_their_names(library):
     np.testing.assert_array_equal(model.predict(frame), GGNRegressor(**SMALL).fit(x, y).predict(x))
 
 
-@pytest.mark.thorough
 def test_two_classes_have_one_logit():
     x, y = _classes(classes=2)
     model = GGNClassifier(**SMALL).fit(x, y)

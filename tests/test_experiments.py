@@ -25,12 +25,7 @@ from helpers import as_layers, network, sigmoid
 TINY = EXPERIMENT.tiny
 # The tangent kernels have tests of their own; clothes are the digits' experiment at other smoothings.
 ELSEWHERE = ("ntk", "fashion-mnist")
-# Which of the others every run sees; the rest share their engines, and come with thorough tests.
-SHORT = ("loss-curves", "strength-sweep", "widths", "uci", "step-cost")
-SIZES = [
-    name if name in SHORT else pytest.param(name, marks=pytest.mark.thorough)
-    for name in ENTRIES if name not in ELSEWHERE
-]  # fmt: skip
+SIZES = [name for name in ENTRIES if name not in ELSEWHERE]
 STORED = json.loads(Path(__file__).with_name("stored_experiments.json").read_text(encoding="utf-8"))
 
 

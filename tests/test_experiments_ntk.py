@@ -74,7 +74,6 @@ def test_distance_and_drift_by_a_dense_solve(regularizer):
     assert cell["loss"] == pytest.approx(run.history["loss"][-1], rel=1e-3, abs=1e-11)
 
 
-@pytest.mark.thorough
 def test_eigenvalues_by_a_dense_kernel():
     cell = _cell(question="eigenvalue", width=64, rows=8, seed=0)
     model, params, inputs, *_ = experiment._setting(TINY, cell, 8)

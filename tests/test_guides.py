@@ -19,7 +19,6 @@ BLOCKS = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_runs(name):
     code = BLOCKS[name]

@@ -106,7 +106,6 @@ def test_a_row_of_weight_two_is_the_row_twice():
     assert float(once) == pytest.approx(float(both), rel=1e-10)
 
 
-@pytest.mark.thorough
 def test_leverage_over_several_chunks(monkeypatch):
     monkeypatch.setattr("concordax.jacobians.base.CHUNK_ELEMENTS", 3 * 45 * 7)
     case = helpers.make_case("tall", "binary")

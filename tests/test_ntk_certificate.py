@@ -202,7 +202,6 @@ def unit_curvatures(weight, outer, inputs, width):
     return np.sqrt(np.mean(each**2, axis=-1)).max(axis=-1) / np.sqrt(width)
 
 
-@pytest.mark.thorough
 def test_measured_curvature_is_that_of_brute_force():
     """At the start: of 30 units the largest. Over a ball, one unit of two weights: all points, all directions."""
     rng, key = np.random.default_rng(8), jax.random.key(0)

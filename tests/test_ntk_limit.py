@@ -145,7 +145,6 @@ def _draws(model, regularized: bool, count: int):
     return [np.asarray(x) for x in jax.jit(lambda keys: jax.lax.map(one, keys))(keys)]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_limit_is_the_mean_over_wide_networks(name):
     """The mean over 200 networks is the limit within four of its standard errors, between two outputs too.

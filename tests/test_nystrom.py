@@ -80,7 +80,6 @@ def test_direction_and_by_products(name, strength, damping):
     assert float(found.predicted_decrease(jnp.asarray(strength))) == pytest.approx(-model, rel=1e-6)
 
 
-@pytest.mark.thorough
 def test_a_solve_cut_short_still_lowers_the_model_and_says_so():
     problem, flat, batch, system = _systems("two layers, pseudo-Huber")
     matrix, inverse = _dense(system)
@@ -187,7 +186,6 @@ def test_complexity_with_a_full_sketch_has_no_error():
     assert float(found.error) < 1e-4
 
 
-@pytest.mark.thorough
 def test_trace_is_estimated():
     problem, flat, batch, system = _systems("softmax", rows=200)
     _, trace = _solve(cx.NystromCG(), problem, flat, batch, jnp.asarray(1e-2), jnp.asarray(0.0))
@@ -239,7 +237,6 @@ def test_float32():
     assert helpers.relative_error(found.direction, expected) < 1e-3
 
 
-@pytest.mark.thorough
 def test_training_any_model_without_its_rows():
     """A convolution, a pytree of parameters, more numbers of output than a Gram could hold within the memory given."""
     rng = np.random.default_rng(0)
@@ -260,7 +257,6 @@ def test_training_any_model_without_its_rows():
     assert (np.diff(result.history["objective"]) <= 0).all()
 
 
-@pytest.mark.thorough
 def test_evidence_states_its_error():
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, size=(200, 2))

@@ -36,7 +36,6 @@ def _rotten(kind):
 KINDS = ("scales", "constant", "duplicated rows", "duplicated columns", "outlier", "more columns than rows", "one-hot")
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_tables_give_finite_predictions(kind):
     x, y = _rotten(kind)
@@ -98,7 +97,6 @@ def test_messages_name_the_parameter(parameters, message):
         GGNRegressor(**parameters).fit(x, y)
 
 
-@pytest.mark.thorough
 def test_diabetes_is_no_worse_than_ridge():
     x, y = load_diabetes(return_X_y=True)
     network, ridge = GGNRegressor().fit(x[:350], y[:350]), Ridge(0.1).fit(x[:350], y[:350])

@@ -67,7 +67,6 @@ def test_the_allow_list_is_what_a_model_needs(fitted, path):
     assert needed == set(persistence.TRUSTED)
 
 
-@pytest.mark.thorough
 def test_a_stream_goes_on_after_a_file():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 2)), rng.normal(size=40)

@@ -81,7 +81,6 @@ def test_the_section_is_there_where_a_monitor_was():
         assert title not in report.render(summary)
 
 
-@pytest.mark.thorough
 def test_a_fit_is_watched():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)})

@@ -162,7 +162,6 @@ def _dual_with_system(problem, flat, batch, strength):
     return cx.Dual().prepare(system).solve(strength, jnp.zeros_like(strength)).direction, system
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("regularizer", "seed"), [(cx.L2(), 5), (cx.L2(), 6), (cx.PseudoHuber(1.0), 5)])
 def test_float32_keeps_its_digits_at_a_small_shift(regularizer, seed):
     # 12 rows of 40 outputs, 480 numbers, against 4,584 parameters, at t = 1e-6.

@@ -86,7 +86,6 @@ def test_logistic_regression(penalty):
         np.testing.assert_array_equal(np.abs(np.asarray(ours)[:, 0]) < 1e-3, np.abs(theirs.coef_[0]) < 1e-9)
 
 
-@pytest.mark.thorough
 def test_quantile_regression():
     rng, inputs, signal = _inputs(2)
     targets = signal + rng.standard_exponential(ROWS)

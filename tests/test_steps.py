@@ -121,7 +121,6 @@ def test_self_concordant_step_solves_its_equation(loss, damping):
     assert shorter >= (0 if damping else 6)
 
 
-@pytest.mark.thorough
 def test_quadratic_problem_is_solved_by_one_step():
     """Squared error under L2 has no third derivative: α = 1, and doubling finds nothing lower."""
     inputs, targets, theta = _problem("squared", 0, 2)
@@ -237,7 +236,6 @@ def test_barzilai_borwein_quotient(damping):
     assert np.mean(quotients) > 1.5 if damping else np.ptp(quotients) > 1e-3
 
 
-@pytest.mark.thorough
 def test_barzilai_borwein_with_a_memory_may_rise_for_a_while():
     """F is never above the largest of the last three, and rises at times; with memory 1 it never does."""
     rises = {}

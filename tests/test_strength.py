@@ -111,7 +111,6 @@ def test_waits_for_three_steps():
     assert float(_library(case, "squared", "l2", 1e-6, taken=0, evidence=cx.Evidence(wait=0))[1].strength) > 1e-6
 
 
-@pytest.mark.thorough
 def test_updates_come_less_often_while_they_change_little():
     """gap 1 → 2 → 4 → 4 at the fixed point, 1 again after a move, and at once after a step that was not taken."""
     case = helpers.make_case("tall", "squared")
@@ -210,7 +209,6 @@ def test_converges_to_the_maximum_of_the_evidence(seed):
     assert result.history["log_evidence"][scored] == pytest.approx(exact, rel=1e-8)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("loss", ["softmax", "binary"])
 def test_log_evidence_of_a_likelihood_equals_numpy(loss):
     """−Σ w (ℓ + τ g) − ½ log det(I + (Σ w Jᵀ∂²ℓJ)(n τ H)⁻¹), on the primal side of p parameters."""

@@ -44,7 +44,6 @@ MODELS = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_direction_and_by_products_are_those_of_the_dual(name):
     system = _system(*MODELS[name], cx.PseudoHuber(3.0))
@@ -58,7 +57,6 @@ def test_direction_and_by_products_are_those_of_the_dual(name):
     assert float(found.decrement) == pytest.approx(float(expected.decrement), rel=1e-10)
 
 
-@pytest.mark.thorough
 def test_structured_gram_is_exact_for_products():
     """Curvatures d_ij = a_i b_j in each layer, which no penalty here has: K̃ = K to the digits of a fit in float32."""
     system = _system(*MODELS["deep"], cx.PseudoHuber(3.0))
@@ -190,7 +188,6 @@ def _train(solver, **options):
     return cx.train(*PARTS, start, data, strength=1e-4, solver=solver, max_steps=8, tolerance=0.0, **options)
 
 
-@pytest.mark.thorough
 def test_training_is_the_same_whichever_way():
     dual, structured = _train(cx.Dual()), _train(cx.StructuredCG())
     np.testing.assert_allclose(structured.history["objective"], dual.history["objective"], rtol=1e-7)
@@ -198,7 +195,6 @@ def test_training_is_the_same_whichever_way():
     assert structured.history["handed_over"].max() == dual.history["solver_iterations"].max() == 0
 
 
-@pytest.mark.thorough
 def test_training_hands_over_step_by_step_and_then_for_good():
     dual, short = _train(cx.Dual()), _train(cx.StructuredCG(max_iterations=1))
     np.testing.assert_allclose(short.history["objective"], dual.history["objective"], rtol=1e-10)

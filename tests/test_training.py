@@ -151,7 +151,6 @@ def test_without_validation_the_lowest_objective_is_best():
     assert _loss(result.best_params, _data(), 1e-3) == pytest.approx(result.history["objective"].min(), rel=1e-12)
 
 
-@pytest.mark.thorough
 def test_the_score_of_the_strength_chooses_best_params_and_ends_the_run():
     """A wide network on few noisy rows: the fixed point drifts on, the score turns."""
     data, model = _data(rows=30), cx.MLP(inputs=2, widths=(40,))
