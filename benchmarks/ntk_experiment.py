@@ -27,6 +27,7 @@ def measure(folder: Path) -> dict:
     return {
         "slopes": ntk.slopes(cells),
         "distance": _medians(cells, "distance", "distance", ("regularizer", "depth", "activation", "width")),
+        "loss": _medians(cells, "distance", "loss", ("regularizer", "depth", "activation", "width")),
         "eigenvalue": _medians(cells, "eigenvalue", "smallest", ("depth", "activation", "width", "rows")),
         "limit": _medians(cells, "eigenvalue", "limit", ("depth", "activation", "rows")),
         "curve": _medians(cells, "curve", "error", ("scale", "depth", "activation", "width")),

@@ -134,7 +134,9 @@ class Monitor(Observer):
         now = time.perf_counter()
         self._note(view, now)
         due = self._steps >= self._records[-1]["step"] + self.every
-        if due and self._spent + self._expected <= self.share * (self._elapsed + self._expected):
+        # Time for this one, and for that of the last step.
+        coming = 2 * self._expected
+        if due and self._spent + coming <= self.share * (self._elapsed + coming):
             self._measure(view, now)
 
     def end(self, view: RunView) -> None:
