@@ -19,7 +19,8 @@ SETTLED, OVER = 1e-10, 20
 DIVERGED = 1e12
 NOTE = (
     f"A run ends early when its objective has changed by less than {SETTLED:g} of itself over {OVER} steps "
-    "(`ended`: settled), at a training loss of `loss_floor` (as in the authors' code), or by itself."
+    "(`ended`: settled), at a training loss of `loss_floor` (as in the authors' code) or above "
+    f"{DIVERGED:g} (diverged), or by itself."
 )
 Judge = Callable[[Any], Mapping[str, float]]
 
