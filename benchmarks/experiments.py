@@ -8,10 +8,11 @@ The folders' records hold every number; what is kept here are the findings, and 
 folder takes the place of an earlier one.
 """
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+
+from results import summarize
 
 from concordax.experiments.findings import findings
 from concordax.experiments.names import ENTRIES
@@ -86,17 +87,5 @@ def markdown(record: dict) -> str:
     return "\n".join([*lines, "", f"Runs: {', '.join(made)}.", ""])
 
 
-def main() -> None:
-    """Writes the record and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    record = measure(arguments.folders)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(markdown(record))
-
-
 if __name__ == "__main__":
-    main()
+    summarize(__doc__, measure, markdown)

@@ -6,13 +6,12 @@
 The record of the experiment holds every number; kept here are the fitted slopes, and medians over the seeds.
 """
 
-import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from results import summarize
 
 from concordax.experiments import ntk
 from concordax.experiments.record import Record
@@ -20,14 +19,16 @@ from concordax.experiments.record import Record
 _REGULARIZERS = (ntk.NONE, ntk.CHANGE, ntk.PARAMETERS)
 
 
-def measure(folder: Path) -> dict:
-    """What the record of a folder comes to."""
-    record = Record.load(folder / "ntk" / "ntk.json")
+def measure(folders: list[Path]) -> dict:
+    """What the record of the last folder that has one comes to."""
+    files = [file for folder in folders if (file := folder / "ntk" / "ntk.json").is_file()]
+    if not files:
+        raise SystemExit(f"{', '.join(map(str, folders))}: no record; `concordax reproduce ntk` writes it.")
+    record = Record.load(files[-1])
     cells = record.curves
     return {
         "slopes": ntk.slopes(cells),
         "distance": _medians(cells, "distance", "distance", ("regularizer", "depth", "activation", "width")),
-        "loss": _medians(cells, "distance", "loss", ("regularizer", "depth", "activation", "width")),
         "eigenvalue": _medians(cells, "eigenvalue", "smallest", ("depth", "activation", "width", "rows")),
         "limit": _medians(cells, "eigenvalue", "limit", ("depth", "activation", "rows")),
         "curve": _medians(cells, "curve", "error", ("scale", "depth", "activation", "width")),
@@ -71,22 +72,18 @@ def _slopes(record: dict) -> list[str]:
         "| held at the start | drawn to zero | kernel from its limit |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for depth, activation in _networks(record):
-        shown = []
-        for quantity in ("distance", "drift"):
-            for regularizer in _REGULARIZERS:
-                row = slopes[quantity, depth, activation, regularizer]
-                text = f"{row['slope']:.2f} ± {row['error']:.2f}"
-                if quantity == "distance":
-                    mine = [
-                        each for each in record["distance"]
-                        if (each["depth"], each["activation"], each["regularizer"]) == (depth, activation, regularizer)
-                    ]  # fmt: skip
-                    text += f" ({max(mine, key=lambda each: each['width'])['distance']:.1%})"
-                shown.append(text)
-        row = slopes["from_limit", depth, activation, ""]
-        shown.append(f"{row['slope']:.2f} ± {row['error']:.2f}")
-        lines.append(f"| {_named(depth, activation)} | {' | '.join(shown)} |")
+    # Widths rise: the last of them stays.
+    widest = {(r["depth"], r["activation"], r["regularizer"]): r["distance"] for r in record["distance"]}
+
+    def shown(quantity: str, *kind) -> str:
+        row = slopes[quantity, *kind]
+        return f"{row['slope']:.2f} ± {row['error']:.2f}"
+
+    for network in _networks(record):
+        distances = [f"{shown('distance', *network, r)} ({widest[*network, r]:.1%})" for r in _REGULARIZERS]
+        drifts = [shown("drift", *network, r) for r in _REGULARIZERS]
+        entries = [*distances, *drifts, shown("from_limit", *network, "")]
+        lines.append(f"| {_named(*network)} | {' | '.join(entries)} |")
     return lines
 
 
@@ -148,17 +145,5 @@ def _made(record: dict) -> str:
     )
 
 
-def main() -> None:
-    """Writes the record and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    record = measure(arguments.folder)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(markdown(record))
-
-
 if __name__ == "__main__":
-    main()
+    summarize(__doc__, measure, markdown)

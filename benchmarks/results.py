@@ -1,6 +1,8 @@
 """What a benchmark leaves behind: its numbers, with the versions and the machine they come from."""
 
+import argparse
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,3 +14,18 @@ def write(path: Path, results: dict, *packages: str) -> dict:
     record = results | {"versions": versions() | {name: version(name) for name in packages}, "machine": machine()}
     path.write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def summarize(description: str, measure: Callable[[list[Path]], dict], markdown: Callable[[dict], str]) -> None:
+    """The command of a script that sums up what `concordax reproduce` left in folders: writes and prints its record.
+
+    Versions and machine are those of the runs, which `measure` takes over.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    record = measure(arguments.folders)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(markdown(record))
