@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SMALL = {"hidden_widths": (10,), "max_steps": 12}
+SMALL = {"hidden_widths": (10,), "n_networks": 2, "max_steps": 12}
 
 
 def sine(rows=80, seed=0):

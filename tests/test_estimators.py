@@ -91,7 +91,7 @@ def test_weights_of_the_classifier_are_counts(class_weight):
 def test_width_follows_the_rows_as_they_count(weight, units):
     x, y = sine(80)
     model = GGNRegressor(max_steps=1, strength=1e-3).fit(x, y, sample_weight=np.full(80, weight))
-    assert len(model.biases_[0]) == units
+    assert len(model.networks_[0][0][1]) == units
 
 
 def test_balanced_classes_weigh_the_same():
@@ -123,6 +123,7 @@ def _linear_fit(rows=40, strength=0.01):
     x = rng.normal(size=(rows, 2))
     y = x @ [1.0, -2.0] + 0.3 * rng.normal(size=rows)
     parameters = {"hidden_widths": (), "activation": "linear", "regularizer": "l2", "strength": strength}
+    parameters["n_networks"] = 1
     return x, y, GGNRegressor(**parameters, max_steps=30, tolerance=0.0).fit(x, y)
 
 
@@ -130,14 +131,14 @@ def _design(model, x):
     """The Jacobian of a network without hidden layers, from finite differences of its parameters."""
     z = model._inputs(x)
     columns = []
-    for array in (*model.weights_, *model.biases_):
+    for array in (array for layer in model.networks_[0] for array in layer):
         for index in np.ndindex(array.shape):
             array.flags.writeable or array.setflags(write=True)
             keep = array[index]
             array[index] = keep + 1e-4
-            above = model._outputs(z)[:, 0]
+            above = model._outputs(z)[0, :, 0]
             array[index] = keep - 1e-4
-            columns.append((above - model._outputs(z)[:, 0]) / 2e-4)
+            columns.append((above - model._outputs(z)[0, :, 0]) / 2e-4)
             array[index] = keep
     return np.stack(columns, axis=1)
 
@@ -145,8 +146,7 @@ def _design(model, x):
 @pytest.fixture
 def linear():
     x, y, model = _linear_fit()
-    model.weights_ = [np.array(w) for w in model.weights_]
-    model.biases_ = [np.array(b) for b in model.biases_]
+    model.networks_ = [[tuple(np.array(array) for array in layer) for layer in model.networks_[0]]]
     return x, y, model
 
 
@@ -277,7 +277,7 @@ def test_batches_need_a_number_as_strength():
 def test_dtype_is_that_of_the_computation(dtype):
     x, y = sine(40)
     model = GGNRegressor(**SMALL, dtype=dtype).fit(x, y)
-    assert model.weights_[0].dtype == dtype
+    assert model.networks_[0][0][0].dtype == dtype
     assert model.predict(x).dtype == np.float64
 
 

@@ -88,7 +88,8 @@ def test_a_fit_is_watched():
     monitor, seen = ntk.Monitor(every=2, share=1.0), []
     split = split_table(split_target(frame, "y", name="table"), seed=0)
     model, summary = fit_split(
-        split, widths=(4,), max_steps=5, callback=lambda step, _: seen.append(step), monitor=monitor
+        split, widths=(4,), max_steps=5, monitor=monitor,
+        callback=lambda step, record: seen.append(step) if record["network"] == 1 else None,
     )
     assert summary.kernel_history is not None
     assert summary.kernel_history["step"].tolist() == [0, 2, 4, 5] == [0, *seen[1::2], seen[-1]]
@@ -96,8 +97,9 @@ def test_a_fit_is_watched():
     # The same fit without: the same network, and no record.
     alone, summary = fit_split(split, widths=(4,), max_steps=5)
     assert summary.kernel_history is None
-    for ours, theirs in zip(alone.pipeline[-1].weights_, model.pipeline[-1].weights_, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(alone.pipeline[-1].networks_, model.pipeline[-1].networks_, strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(mine[0], other[0])
 
 
 def test_an_estimator_takes_an_observer_alone():

@@ -18,7 +18,8 @@ from concordax.tabular import Table, split_table
 class StandIn(BaseEstimator):
     """What both estimators expose, with predictions that tests choose."""
 
-    biases_, activation, strength_, noise_ = (np.zeros(7), np.zeros(1)), "tanh", 0.01, 2.0
+    networks_ = ([(np.zeros((7, 1)), np.zeros(7)), (np.zeros((1, 7)), np.zeros(1))],)
+    activation, strength_, noise_ = "tanh", 0.01, 2.0
     effective_parameters_, n_parameters_, n_steps_, best_step_, seconds_ = 3.5, 22, 5, 4, 0.1
     status_, kernel_eigenvalues_ = int(RunStatus.CONVERGED), np.array([2.0, 1.0])
 

@@ -57,7 +57,8 @@ def fit_progress(max_steps: int, *, quiet: bool) -> Iterator[Callable[[int, dict
 
         def callback(step: int, record: dict[str, float]) -> None:
             text = f"loss {record['loss']:.3g}  strength {record['strength']:.1g}"
-            progress.update(task, description="step", completed=step, text=text)
+            name = "step" if record.get("network", 1) == 1 else f"network {record['network']:.0f}, step"
+            progress.update(task, description=name, completed=step, text=text)
 
         yield callback
 

@@ -317,10 +317,12 @@ def _eigenvalues(estimator: Any, rows: int) -> np.ndarray | None:
 
 def _describe_model(estimator: Any, loss: str) -> str:
     outputs = len(estimator.classes_) if loss == "softmax cross-entropy" else 1
-    hidden = (len(bias) for bias in estimator.biases_[:-1])
+    networks = estimator.networks_
+    hidden = (len(bias) for _, bias in networks[0][:-1])
     sizes = (int(estimator.n_features_in_), *hidden, outputs)
     layers = " -> ".join(str(size) for size in sizes)
-    return f"MLP {layers}, {estimator.activation}, {int(estimator.n_parameters_)} parameters"
+    several = f"mean of {len(networks)} networks, each an " if len(networks) > 1 else ""
+    return f"{several}MLP {layers}, {estimator.activation}, {int(estimator.n_parameters_)} parameters"
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax, logsumexp
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
@@ -21,8 +22,8 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
     """A network for classes, with nothing to tune.
 
     Inputs are scaled inside; two classes use one logit and binary cross-entropy, more use softmax. The strength is
-    chosen by the Laplace evidence. Other arguments and attributes are those of `GGNRegressor`, without `noise_` and
-    `loo_residuals_`.
+    chosen by the Laplace evidence. Several networks predict by the mean of their probabilities. Other arguments and
+    attributes are those of `GGNRegressor`, without `noise_` and `loo_residuals_`.
 
     Args:
         class_weight: None, "balanced" (each class weighs the same in all), or a dict from class to weight.
@@ -47,6 +48,7 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
         self,
         hidden_widths: Any = "auto",
         *,
+        n_networks="auto",
         activation="tanh",
         regularizer="pseudo_huber",
         strength="auto",
@@ -62,6 +64,7 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
     ):
         super().__init__(
             hidden_widths,
+            n_networks=n_networks,
             activation=activation,
             regularizer=regularizer,
             strength=strength,
@@ -153,12 +156,20 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
         return BinaryCrossEntropy() if len(self.classes_) == 2 else SoftmaxCrossEntropy()
 
     def decision_function(self, X) -> np.ndarray:
-        """Logits: [m], positive for the second class, of two classes; else [m, classes], of mean zero a row."""
-        outputs = self._outputs(self._inputs(X))
-        return outputs[:, 0] if len(self.classes_) == 2 else outputs - outputs.mean(axis=1, keepdims=True)
+        """Log odds [m] of the second of two classes; else log probabilities [m, classes], of mean zero a row."""
+        logarithms = self._log_probabilities(self._inputs(X))
+        if len(self.classes_) == 2:
+            return logarithms[:, 1] - logarithms[:, 0]
+        return logarithms - logarithms.mean(axis=1, keepdims=True)
+
+    def _log_probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Logarithms [m, classes] of the mean of the networks' probabilities."""
+        outputs = self._outputs(x)
+        logits = np.concatenate([np.zeros_like(outputs), outputs], axis=2) if len(self.classes_) == 2 else outputs
+        return logsumexp(log_softmax(logits, axis=2), axis=0) - np.log(len(logits))
 
     def predict_proba(self, X, corrected: bool = False) -> np.ndarray:
-        """Class probabilities [m, classes], columns as in `classes_`.
+        """Class probabilities [m, classes], columns as in `classes_`: the mean of the networks'.
 
         Args:
             X: rows [m, d].
@@ -167,11 +178,12 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
                 known tables it made the log loss worse: those rows are not where the network has seen little.
         """
         x = self._inputs(X)
-        outputs, covariance = self._outputs_and_covariance(x) if corrected else (self._outputs(x), None)
+        if not corrected:
+            return np.exp(self._log_probabilities(x))
+        moments, loss = self._outputs_and_covariances(x), self._make_loss()
         with self._computation():
-            spread = np.zeros((*outputs.shape, outputs.shape[1])) if covariance is None else covariance
-            probabilities = class_probabilities(self._make_loss(), jnp.asarray(outputs), jnp.asarray(spread))
-            probabilities = np.asarray(probabilities, np.float64)
+            each = [class_probabilities(loss, jnp.asarray(mean), jnp.asarray(cov)) for mean, cov in moments]
+            probabilities = np.mean([np.asarray(one, np.float64) for one in each], axis=0)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def predict(self, X) -> np.ndarray:

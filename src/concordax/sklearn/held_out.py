@@ -19,9 +19,9 @@ Parts = tuple[Callable, AbstractLoss, AbstractRegularizer]
 _SHARE = 0.1
 # A trust region asks for no digits: at an error of 1e-2 of the model's norm the steps gain as much as at 1e-6 and cost
 # two thirds, and a solve cut short is still a step.
-_SOLVER = Auto(nystrom=NystromCG(tolerance=1e-2, max_iterations=100))
+SOLVER = Auto(nystrom=NystromCG(tolerance=1e-2, max_iterations=100))
 # Steps with all rows at the end, as a share of those without.
-_MORE = 0.1
+MORE_STEPS = 0.1
 
 
 class Rows(NamedTuple):
@@ -42,7 +42,9 @@ def is_held_out(inputs: np.ndarray, share: float = _SHARE) -> np.ndarray:
     return np.array([int.from_bytes(digest, "little") for digest in digests]) < share * 2**32
 
 
-def train_with_held_out(parts: Parts, params: Any, rows: Rows, *, strength, max_steps: int, **options):
+def train_with_held_out(
+    parts: Parts, params: Any, rows: Rows, *, strength, max_steps: int, **options: Any
+) -> tuple[TrainResult, int]:
     """Trains along a path of strengths without a tenth of the rows, and then a little with all.
 
     Kept is the step that predicts the held-out rows best; from there training goes on at its strength with all rows for
@@ -57,26 +59,27 @@ def train_with_held_out(parts: Parts, params: Any, rows: Rows, *, strength, max_
         options: more for `train`.
 
     Returns:
-        A `TrainResult` whose best parameters are the last ones, its history that of both parts.
+        A `TrainResult` whose best parameters are the last ones, its history that of both parts; and the steps to the
+        one that predicts the held-out rows best.
     """
     held_out = is_held_out(rows.inputs)
     learnt = padded(*(part[~held_out] for part in rows))
     checked = Rows(*(part[held_out] for part in rows))
     first = train(
         *parts, params, (learnt[0], learnt[1]), weights=learnt[2], strength=strength, max_steps=max_steps,
-        validation=checked, solver=_SOLVER, **options,
+        validation=checked, solver=SOLVER, **options,
     )  # fmt: skip
-    more = int(_MORE * first.best_step)
+    more = int(MORE_STEPS * first.best_step)
     if more == 0 or not first.status.succeeded:
-        return first
+        return first, first.best_step
     tau = jax.numpy.asarray(first.best_strength, first.state.strength_rule.strength.dtype)
     state = first.state._replace(strength_rule=first.state.strength_rule._replace(strength=tau))
     every = padded(*rows)
     second = train(
         *parts, first.best_params, (every[0], every[1]), weights=every[2], strength=FixedStrength(first.best_strength),
-        max_steps=more, state=state, solver=_SOLVER, **options,
+        max_steps=more, state=state, solver=SOLVER, **options,
     )  # fmt: skip
-    return _joined(first, second)
+    return _joined(first, second), first.best_step
 
 
 def _joined(first: TrainResult, second: TrainResult) -> TrainResult:

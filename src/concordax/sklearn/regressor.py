@@ -13,6 +13,8 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from ..losses import PseudoHuberLoss, SquaredError
 from ..solvers.memory import free_bytes
 from .base import GGNEstimator
+from .fitted import as_float64
+from .networks import mixture
 from .scaling import TableScaler
 from .weights import check_some_weight
 
@@ -25,10 +27,14 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
     """A network for a table of numbers, with nothing to tune and with error bars.
 
     Inputs and targets are scaled inside; a tanh network in NTK scaling is trained by trust-region Gauss-Newton steps,
-    its strength τ chosen by the Laplace evidence. Minimises (1/Σw) Σ w ℓ(f(x), y) + τ g(θ).
+    its strength τ chosen by the Laplace evidence. Minimises (1/Σw) Σ w ℓ(f(x), y) + τ g(θ). On tables that are not
+    large a few networks of different starts, the first of which chooses for all, predict as their mixture: their mean,
+    with the mean of their variances and the variance of their means.
 
     Args:
         hidden_widths: units of each hidden layer, or "auto": one layer with a unit for 50 rows, between 100 and 300.
+        n_networks: how many networks predict together, or "auto": five up to 500 numbers of output (rows × targets),
+            then fewer, two from 834 to 20,000, then one.
         loss: "squared_error", or "pseudo_huber" for targets with outliers.
         activation: tanh, silu, relu, gelu, erf, linear, or a function on arrays.
         regularizer: "pseudo_huber" with μ = √width, or "l2".
@@ -42,18 +48,20 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         dtype: "float64", "float32", or "auto": float64 up to 20,000 numbers of output.
         warm_start: whether a second `fit` goes on from what the first one left.
         verbose: draw a progress bar.
-        callback: called as callback(step, record) after each step, returning True stops; or an `Observer`, as
-            `ntk.Monitor()`; or a list of both.
+        callback: called as callback(step, record) after each step of each network, whose number from 1 is
+            record["network"]; returning True ends the fit with the networks that are there. Or an `Observer`, as
+            `ntk.Monitor()`, which sees the first network; or a list of both.
 
     Attributes:
-        strength_: the strength in force at the end.
+        networks_: a list of networks, each a list of layers (weight [d_out, d_in], bias [d_out]), on scaled inputs.
+        strength_: the strength that all networks ended with.
         noise_: standard deviation of the noise, in target units; an array for several targets.
-        effective_parameters_: γ, of `n_parameters_`.
+        loo_residuals_: target minus its prediction by the linearised networks without the row, [n] or [n, c].
+        seconds_: of the whole fit.
+        effective_parameters_: γ, of `n_parameters_`. This and what follows are of the first network.
         log_evidence_: of Laplace's approximation, in nats.
-        loo_residuals_: target minus its prediction by the linearised network without the row, [n] or [n, c].
-        n_steps_, status_, history_, seconds_: the run.
-        best_step_: steps taken when the parameters that were kept were reached.
-        weights_, biases_: of each layer, on scaled inputs.
+        n_steps_, status_, history_: its run.
+        best_step_: steps taken when the parameters that were kept were reached; the others take as many.
 
     Raises:
         ValueError: for data or parameters out of range.
@@ -78,6 +86,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         self,
         hidden_widths: Any = "auto",
         *,
+        n_networks="auto",
         loss="squared_error",
         activation="tanh",
         regularizer="pseudo_huber",
@@ -93,6 +102,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
     ):
         super().__init__(
             hidden_widths,
+            n_networks=n_networks,
             activation=activation,
             regularizer=regularizer,
             strength=strength,
@@ -174,13 +184,15 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         than the residuals of rows that were held out.
         """
         with self._computation():
-            residuals = np.asarray(self._posterior().left_out_residuals(), np.float64)
+            left_out = [np.asarray(fitted.left_out_residuals(), np.float64) for fitted in self._posteriors()]
+        residuals = np.mean(left_out, axis=0)
         residuals = residuals[self._sample_weight > 0] * self._target_scaler.scale_
         return residuals[:, 0] if self._single else residuals
 
     def _noise_variance(self) -> float:
+        """The mixture's, which is the networks' mean."""
         with self._computation():
-            return float(self._posterior().noise_variance)
+            return float(np.mean([float(fitted.noise_variance) for fitted in self._posteriors()]))
 
     def predict(self, X, return_std: bool = False, return_cov: bool = False, observation_noise: bool = True):
         """The mean [m] or [m, c], and how sure it is.
@@ -201,11 +213,11 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
             raise ValueError("`predict(return_std=True, return_cov=True)`: one of the two; std is √diag of cov.")
         x = self._inputs(X)
         if not (return_std or return_cov):
-            return self._in_units(self._outputs(x))
+            return self._in_units(self._outputs(x).mean(axis=0))
         scale = self._target_scaler.scale_
         noise = self._noise_variance() if observation_noise else 0.0
         if return_std:
-            outputs, covariance = self._outputs_and_covariance(x)
+            outputs, covariance = mixture(self._outputs_and_covariances(x))
             std = np.sqrt(np.einsum("iaa->ia", covariance) + noise) * scale
             return self._in_units(outputs), (std[:, 0] if self._single else std)
         outputs, joint = self._joint(x)
@@ -251,9 +263,12 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
                 f"the joint covariance of {len(x)} rows takes {needed / 1e9:.3g} GB; {0.5 * free / 1e9:.3g} GB may be "
                 "used. Ask for fewer rows, or for `return_std=True`, which takes a number a row."
             )
+        shape = (len(x), self._targets.shape[1])
         with self._computation():
-            outputs, covariance = self._posterior().joint(jnp.asarray(x))
-            return np.asarray(outputs, np.float64), np.asarray(covariance, np.float64)
+            joints = (as_float64(fitted.joint(jnp.asarray(x))) for fitted in self._posteriors())
+            flat = ((outputs.ravel(), joint.reshape(outputs.size, outputs.size)) for outputs, joint in joints)
+            outputs, joint = mixture(flat)
+        return outputs.reshape(shape), joint.reshape(*shape, *shape)
 
     def _in_units(self, outputs: np.ndarray) -> np.ndarray:
         mean = self._target_scaler.inverse_transform(outputs)

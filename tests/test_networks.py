@@ -1,0 +1,211 @@
+"""Several networks that predict together: who chooses, who follows, and the mixture that they are."""
+
+import copy
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import concordax as cx
+
+pytest.importorskip("sklearn")
+from concordax.sklearn import GGNClassifier, GGNRegressor
+from concordax.sklearn import networks as module
+from concordax.sklearn.defaults import networks
+from table_cases import sine
+
+THREE = {"hidden_widths": (8,), "n_networks": 3, "max_steps": 12}
+
+
+def _alone(model):
+    """The networks of a fit, each as an estimator of its own."""
+    for network in model.networks_:
+        one = copy.copy(model)
+        one.networks_, one._cache = [network], {}
+        yield one
+
+
+@pytest.fixture(scope="module", params=["evidence", "held_out", 1e-3])
+def fitted(request):
+    x, y = sine(120)
+    told = []
+    model = GGNRegressor(**THREE, strength=request.param, callback=lambda step, record: told.append((step, record)))
+    return model.fit(x, y), x, y, told
+
+
+# Who chooses ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_network_is_the_one_that_a_single_one_would_be(fitted):
+    model, x, y, _ = fitted
+    alone = GGNRegressor(**{**THREE, "n_networks": 1}, strength=model.strength).fit(x, y)
+    for (weight, bias), (other, offset) in zip(model.networks_[0], alone.networks_[0], strict=True):
+        np.testing.assert_array_equal(weight, other)
+        np.testing.assert_array_equal(bias, offset)
+    assert model.strength_ == alone.strength_
+    assert len(model.networks_) == 3
+
+
+def test_the_others_take_its_steps_at_its_strength(fitted):
+    model, _, _, told = fitted
+    first, *others = [[(step, record) for step, record in told if record["network"] == k] for k in (1, 2, 3)]
+    assert len(first) == model.n_steps_
+    for run in others:
+        assert [step for step, _ in run] == list(range(1, len(run) + 1))
+        strengths = [record["strength"] for _, record in run]
+        if model.strength == "held_out":
+            # The path comes again, up to where the held-out rows were predicted best, and no row is held out.
+            assert strengths[0] > strengths[-1] == pytest.approx(model.strength_)
+            assert np.isnan(run[0][1]["validation_loss"])
+            assert np.isfinite(first[0][1]["validation_loss"])
+            assert len(run) <= model.best_step_
+        else:
+            assert len(run) == model.best_step_
+            assert strengths == pytest.approx([model.strength_] * len(run))
+    assert not np.array_equal(model.networks_[1][0][0], model.networks_[2][0][0])
+
+
+def test_the_others_learn_from_all_rows_where_the_first_holds_some_out(monkeypatch):
+    x, y = sine(120)
+    seen = []
+
+    def spy(*args, **options):
+        seen.append(float(options["weights"].sum()))
+        return cx.train(*args, **options)
+
+    monkeypatch.setattr(module, "train", spy)
+    GGNRegressor(**THREE, strength="held_out").fit(x, y)
+    assert seen == [120.0, 120.0]
+
+
+@pytest.mark.parametrize(("network", "kept"), [(1, 1), (2, 1), (3, 2)])
+def test_a_callback_ends_the_fit_with_the_networks_that_are_there(network, kept):
+    x, y = sine(60)
+    model = GGNRegressor(**THREE, strength=1e-3, callback=lambda _, record: record["network"] == network)
+    assert len(model.fit(x, y).networks_) == kept
+    assert np.isfinite(model.predict(x, return_std=True)).all()
+
+
+def test_an_observer_sees_the_first_network_alone():
+    class Watcher(cx.Observer):
+        seen = 0
+
+        def observe(self, view):
+            self.seen = view.step
+
+    x, y = sine(60)
+    watcher = Watcher()
+    assert GGNRegressor(**THREE, callback=watcher).fit(x, y).n_steps_ == watcher.seen
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"), [(30, 5), (500, 5), (501, 4), (833, 3), (834, 2), (20_000, 2), (20_001, 1)]
+)
+def test_how_many_follows_the_size(numbers, expected):
+    assert networks("auto", float(numbers)) == expected
+    assert networks(4, float(numbers)) == 4
+
+
+def test_weights_count_for_how_many():
+    x, y = sine(80)
+    fit = lambda weight: GGNRegressor(max_steps=1, strength=1e-3).fit(x, y, sample_weight=np.full(80, weight))
+    assert [len(fit(weight).networks_) for weight in (1.0, 10.0)] == [5, 3]
+
+
+def test_mini_batches_are_shuffled_anew_for_each_network(monkeypatch):
+    x, y = sine(100)
+    keys = []
+
+    def spy(*args, **options):
+        keys.append(str(options["key"]))
+        return cx.train(*args, **options)
+
+    monkeypatch.setattr(module, "train", spy)
+    model = GGNRegressor(**THREE, batch_size=25, strength=1e-3).fit(x, y)
+    assert len(set(keys)) == 3
+    assert np.isfinite(model.predict(x)).all()
+
+
+def test_a_second_fit_goes_on_with_all_and_starts_anew_with_another_number():
+    x, y = sine(60)
+    model = GGNRegressor(**{**THREE, "max_steps": 4}, strength=1e-5, warm_start=True, tolerance=0.0).fit(x, y)
+    error = lambda: [np.mean((one.predict(x) - y) ** 2) for one in _alone(model)]
+    before = error()
+    model.fit(x, y)
+    assert np.all(np.array(error()) < before)
+    cold = GGNRegressor(**{**THREE, "max_steps": 4, "n_networks": 2}, strength=1e-5, tolerance=0.0).fit(x, y)
+    model.set_params(n_networks=2).fit(x, y)
+    np.testing.assert_array_equal(model.predict(x), cold.predict(x))
+
+
+# The mixture ----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_the_moments_of_the_mixture(fitted):
+    model, *_ = fitted
+    new = np.random.default_rng(1).uniform(-3, 3, size=(7, 3))
+    means, deviations = np.array([one.predict(new, return_std=True) for one in _alone(model)]).transpose(1, 0, 2)
+    mean, std = model.predict(new, return_std=True)
+    np.testing.assert_allclose(mean, means.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std**2, (deviations**2).mean(axis=0) + means.var(axis=0), rtol=1e-10)
+    np.testing.assert_array_equal(model.predict(new), mean)
+    joints = np.array([one.predict(new, return_cov=True)[1] for one in _alone(model)])
+    joint = model.predict(new, return_cov=True)[1]
+    np.testing.assert_allclose(joint, joints.mean(axis=0) + np.cov(means.T, bias=True), rtol=1e-10, atol=1e-14)
+    noise = [one.noise_ for one in _alone(model)]
+    assert model.noise_ == pytest.approx(np.sqrt(np.mean(np.square(noise))), rel=1e-12)
+    assert len(set(noise)) == 3
+    left_out = np.mean([one.loo_residuals_ for one in _alone(model)], axis=0)
+    np.testing.assert_allclose(model.loo_residuals_, left_out, rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probabilities_are_the_mean_of_the_networks(classes):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 2))
+    y = (np.abs(x[:, 0] + 0.3 * rng.normal(size=90)) * classes / 2).astype(int).clip(0, classes - 1)
+    model = GGNClassifier(**THREE, strength=1e-4).fit(x, y)
+    for corrected in (False, True):
+        each = [one.predict_proba(x, corrected=corrected) for one in _alone(model)]
+        np.testing.assert_allclose(model.predict_proba(x, corrected=corrected), np.mean(each, axis=0), rtol=1e-9)
+    found, decision = model.predict_proba(x), model.decision_function(x)
+    if classes == 2:
+        np.testing.assert_allclose(expit(decision), found[:, 1], rtol=1e-9)
+    else:
+        logarithms = np.log(found)
+        np.testing.assert_allclose(decision, logarithms - logarithms.mean(axis=1, keepdims=True), atol=1e-9)
+    np.testing.assert_array_equal(model.predict(x), model.classes_[found.argmax(axis=1)])
+
+
+def test_probabilities_far_from_a_half_keep_their_digits():
+    x = np.linspace(-1, 1, 40)[:, None]
+    model = GGNClassifier(**THREE, strength=1e-3).fit(x, x[:, 0] > 0)
+    # Logits whose exponentials underflow.
+    model.networks_ = [[*layers, (1e3 * weight, 1e3 * bias)] for *layers, (weight, bias) in model.networks_]
+    logits = [one.decision_function(x) for one in _alone(model)]
+    decision = model.decision_function(x)
+    assert np.abs(decision).max() > 1000
+    # Of odds so large the mean is that of the least sure network, up to log 3.
+    surest = np.min(np.abs(logits), axis=0)
+    np.testing.assert_array_less(surest - 1e-6, np.abs(decision))
+    np.testing.assert_array_less(np.abs(decision), surest + np.log(3) + 1e-6)
+
+
+def test_networks_of_a_convex_problem_are_the_same():
+    x, y = sine(50)
+    convex = {"hidden_widths": (), "activation": "linear", "regularizer": "l2", "strength": 1e-2, "tolerance": 0.0}
+    mean, std = GGNRegressor(**convex, n_networks=3, max_steps=30).fit(x, y).predict(x, return_std=True)
+    one, alone = GGNRegressor(**convex, n_networks=1, max_steps=30).fit(x, y).predict(x, return_std=True)
+    np.testing.assert_allclose(mean, one, rtol=1e-6)
+    np.testing.assert_allclose(std, alone, rtol=1e-6)
+
+
+def test_posteriors_that_would_not_fit_together_are_made_when_needed(monkeypatch):
+    x, y = sine(60)
+    model = GGNRegressor(**THREE, strength=1e-3).fit(x, y)
+    expected = model.predict(x, return_std=True)
+    assert len(model._cache) == 3
+    model._cache = {}
+    monkeypatch.setattr("concordax.sklearn.fitted.free_bytes", lambda: 1e5)
+    np.testing.assert_array_equal(model.predict(x, return_std=True), expected)
+    assert list(model._cache) == [0]
