@@ -133,6 +133,7 @@ def test_a_second_fit_goes_on_with_all_and_starts_anew_with_another_number():
     before = error()
     model.fit(x, y)
     assert np.all(np.array(error()) < before)
+    assert len({network[0][0].tobytes() for network in model.networks_}) == 3
     cold = GGNRegressor(**{**THREE, "max_steps": 4, "n_networks": 2}, strength=1e-5, tolerance=0.0).fit(x, y)
     model.set_params(n_networks=2).fit(x, y)
     np.testing.assert_array_equal(model.predict(x), cold.predict(x))
