@@ -44,6 +44,7 @@ def regression(rows: int = 206, target: str = "strength") -> FitSummary:
     random = np.random.default_rng(0)
     y_true = 36 + 16 * random.normal(size=rows)
     y_std = 3.5 + 2 * random.random(rows)
+    y_pred = y_true + y_std * random.normal(size=rows)
     nominal = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
     observed = (0.12, 0.23, 0.33, 0.42, 0.56, 0.65, 0.71, 0.82, 0.91, 0.9466)
     return FitSummary(
@@ -68,9 +69,11 @@ def regression(rows: int = 206, target: str = "strength") -> FitSummary:
             Metric("95% interval coverage", 0.9466, None, "share", "0.95 is perfect"),
         ),
         noise=4.1172,
+        noise_unit="in units of the target",
         y_true=y_true,
-        y_pred=y_true + y_std * random.normal(size=rows),
-        y_std=y_std,
+        y_pred=y_pred,
+        y_interval=np.stack([y_pred - 1.96 * y_std, y_pred + 1.96 * y_std], axis=1),
+        y_deviations=(y_true - y_pred) / y_std,
         probabilities=None,
         classes=(),
         coverage=tuple(zip(nominal, observed, strict=True)),
@@ -101,9 +104,11 @@ def classification(classes: tuple[str, ...] = ("bream", "perch", "pike"), rows: 
             Metric("expected calibration error", 0.0000421, None, "share", "0 is perfect"),
         ),
         noise=None,
+        noise_unit="",
         y_true=np.asarray(classes)[truth],
         y_pred=np.asarray(classes)[probabilities.argmax(1)],
-        y_std=None,
+        y_interval=None,
+        y_deviations=None,
         probabilities=probabilities,
         classes=classes,
         coverage=(),
@@ -115,7 +120,7 @@ def classification(classes: tuple[str, ...] = ("bream", "perch", "pike"), rows: 
 def without_pictures() -> FitSummary:
     """A summary that is quickly rendered."""
     nothing = np.empty(0)
-    return _only_predictions(regression(), y_true=nothing, y_pred=nothing, y_std=nothing)
+    return _only_predictions(regression(), y_true=nothing, y_pred=nothing, y_interval=nothing)
 
 
 def _only_predictions(summary: FitSummary, **changes) -> FitSummary:

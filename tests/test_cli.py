@@ -75,9 +75,11 @@ def test_predict_writes_a_mean_and_a_width_for_each_row(folder):
     assert result.exit_code == 0
     assert result.stderr == ""
     predictions = pd.read_csv(io.StringIO(result.stdout))
-    assert list(predictions.columns) == ["prediction", "standard_deviation"]
+    assert list(predictions.columns) == ["prediction", "standard_deviation", "lower_95", "upper_95"]
     assert len(predictions) == 40
     assert (predictions["standard_deviation"] > 0).all()
+    width = predictions["upper_95"] - predictions["lower_95"]
+    np.testing.assert_allclose(width, 2 * 1.959964 * predictions["standard_deviation"], rtol=1e-6)
 
 
 def test_predict_writes_a_class_and_its_probabilities(folder):

@@ -168,7 +168,7 @@ def test_covariance_draws_and_residuals_of_a_linear_model_are_those_of_ridge(lin
     np.testing.assert_allclose(np.cov(draws), latent, atol=0.03 * latent.max())
     np.testing.assert_allclose(draws.mean(axis=1), mean, atol=5 * np.sqrt(latent.max() / 40_000))
     # Refits without each row, the scales kept: the left-out residuals of a linear model are exact.
-    z = (y - model._target_scaler.mean_[0]) / scale
+    z = (y - model._target_scaler.center_[0]) / scale
     left_out = []
     for i in range(n):
         keep = np.arange(n) != i
@@ -187,7 +187,7 @@ def test_log_evidence_is_the_density_of_the_targets(linear):
     noise = model.noise_**2
     # y ~ N(mean, σ² I + J J'σ²/(nτ)) in the targets' units.
     covariance = noise * (np.eye(n) + design @ design.T / (n * tau))
-    deviation = y - model._target_scaler.mean_[0]
+    deviation = y - model._target_scaler.center_[0]
     quadratic = deviation @ np.linalg.solve(covariance, deviation)
     expected = -0.5 * (quadratic + np.linalg.slogdet(covariance)[1] + n * np.log(2 * np.pi))
     assert model.log_evidence_ == pytest.approx(expected, rel=1e-6)
@@ -211,7 +211,7 @@ def test_several_targets_have_the_shapes_of_their_own():
 def test_a_covariance_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     x, y = sine(20)
     model = GGNRegressor(**SMALL).fit(x, y)
-    monkeypatch.setattr("concordax.sklearn.regressor.free_bytes", lambda: 20_000)
+    monkeypatch.setattr("concordax.sklearn.predictions.free_bytes", lambda: 20_000)
     with pytest.raises(MemoryError, match="20 rows"):
         model.predict(x, return_cov=True)
     assert model.predict(x[:5], return_cov=True)[1].shape == (5, 5)

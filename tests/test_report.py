@@ -154,7 +154,8 @@ def test_a_failed_run_is_said_at_the_top(pages):
 
 def test_what_is_missing_is_left_out():
     summary = dataclasses.replace(
-        regression(), history={"loss": np.array([0.3])}, kernel_eigenvalues=None, y_std=None, coverage=(), metrics=()
+        regression(), history={"loss": np.array([0.3])}, kernel_eigenvalues=None, y_interval=None, y_deviations=None,
+        coverage=(), metrics=(),
     )
     page = report.render(summary)
     assert page.count("<figure>") == 4
@@ -163,7 +164,9 @@ def test_what_is_missing_is_left_out():
 
 def test_a_constant_target_and_one_row_can_be_drawn():
     one = np.ones(1)
-    summary = dataclasses.replace(regression(), y_true=one, y_pred=one, y_std=one, coverage=((0.5, 1.0),))
+    interval = np.array([[0.5, 1.5]])
+    given = {"y_true": one, "y_pred": one, "y_interval": interval, "y_deviations": 0 * one}
+    summary = dataclasses.replace(regression(), **given, coverage=((0.5, 1.0),))
     assert report.render(summary).count("<figure>") == 7
 
 

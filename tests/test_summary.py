@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn import metrics
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -19,7 +20,7 @@ class StandIn(BaseEstimator):
     """What both estimators expose, with predictions that tests choose."""
 
     networks_ = ([(np.zeros((7, 1)), np.zeros(7)), (np.zeros((1, 7)), np.zeros(1))],)
-    activation, strength_, noise_ = "tanh", 0.01, 2.0
+    activation, strength_, noise_, target_is_log_ = "tanh", 0.01, 2.0, False
     effective_parameters_, n_parameters_, n_steps_, best_step_, seconds_ = 3.5, 22, 5, 4, 0.1
     status_, kernel_eigenvalues_ = int(RunStatus.CONVERGED), np.array([2.0, 1.0])
 
@@ -35,9 +36,11 @@ class Regressor(StandIn):
         del self.classes_
         return self
 
-    def predict(self, x, return_std=False):
-        mean = 10 * x[:, 0] + 1
-        return (mean, 1 + np.abs(x[:, 0])) if return_std else mean
+    def predict(self, x):
+        return 10 * x[:, 0] + 1
+
+    def predict_distribution(self, x, parameter_uncertainty=True):
+        return stats.norm(self.predict(x), 1 + np.abs(x[:, 0]) if parameter_uncertainty else self.noise_)
 
 
 class Classifier(StandIn):
@@ -77,7 +80,8 @@ def normal_logpdf(y, mean, std):
 
 def test_regression_scores(regression):
     summary, split = regression
-    scores, y, mean, std = by_name(summary), summary.y_true, summary.y_pred, summary.y_std
+    scores, y, mean = by_name(summary), summary.y_true, summary.y_pred
+    std = np.ptp(summary.y_interval, axis=1) / (2 * 1.959964)
     center, spread = split.y_train.mean(), split.y_train.std()
     constant = np.full_like(y, center)
     expected = {
@@ -112,7 +116,7 @@ def test_coverage_is_counted_at_each_nominal_share(regression):
     summary, _ = regression
     assert [nominal for nominal, _ in summary.coverage] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     # The central half of a normal distribution lies within 0.67449 standard deviations.
-    inside = np.abs(summary.y_true - summary.y_pred) <= 0.6744898 * summary.y_std
+    inside = np.abs(summary.y_deviations) <= 0.6744898
     assert dict(summary.coverage)[0.5] == inside.mean()
 
 
@@ -189,7 +193,7 @@ def test_facts(regression, classification):
     assert summary.message == RunStatus.CONVERGED.message
     assert (summary.noise, summary.probabilities, summary.classes, summary.reliability) == (2.0, None, (), ())
     assert classification[0].noise is None
-    assert classification[0].y_std is None
+    assert classification[0].y_interval is None
     assert classification[0].coverage == ()
     assert summary.versions["concordax"] == __version__
     assert isinstance(summary.history["loss"], np.ndarray)
@@ -221,7 +225,8 @@ def test_the_spectrum_of_a_large_fit_is_left_out(monkeypatch):
 
 def test_predictions_in_chunks_are_the_same(monkeypatch):
     pipeline, split = fitted(Regressor(), np.linspace(0, 1, 50) ** 2)
-    whole = pipeline.predict(split.x_train, return_std=True)
+    whole = pipeline.predict(split.x_train)
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 4)
-    np.testing.assert_array_equal(predict_in_chunks(pipeline.predict, split.x_train, return_std=True), whole)
-    np.testing.assert_array_equal(predict_in_chunks(pipeline.predict, split.x_train), whole[0])
+    np.testing.assert_array_equal(predict_in_chunks(pipeline.predict, split.x_train), whole)
+    both = predict_in_chunks(lambda x: (pipeline.predict(x), 2 * pipeline.predict(x)), split.x_train)
+    np.testing.assert_array_equal(both, (whole, 2 * whole))

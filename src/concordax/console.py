@@ -122,7 +122,7 @@ def _choices(summary: "FitSummary") -> Table:
         f"{summary.n_columns} columns, {summary.n_features} features",
         "strength": f"{summary.strength:.3g}, chosen by the data",
         "effective parameters": _of(summary.effective_parameters, summary.n_parameters),
-        "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation, target units)",
+        "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation {summary.noise_unit})",
         "steps": f"{summary.n_steps} in {summary.seconds:.1f} s; kept step {summary.best_step}",
         "stopped": summary.message,
     }

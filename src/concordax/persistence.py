@@ -25,6 +25,7 @@ TRUSTED = [
     "concordax.sklearn.regressor.GGNRegressor",
     "concordax.sklearn.reservoir.Reservoir",
     "concordax.sklearn.scaling.TableScaler",
+    "concordax.sklearn.targets.TargetScaler",
     "numpy.dtype",
 ]
 

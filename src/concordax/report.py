@@ -121,17 +121,17 @@ def _importance_picture(summary: FitSummary) -> Iterator[Picture]:
 
 
 def _regression_pictures(summary: FitSummary) -> Iterator[Picture]:
-    y_true, y_pred, y_std = summary.y_true, summary.y_pred, summary.y_std
+    y_true, y_pred = summary.y_true, summary.y_pred
     note = _sample_note(summary)
     yield picture(
-        plots.predictions(y_true, y_pred, y_std),
+        plots.predictions(y_true, y_pred, summary.y_interval),
         "Predicted against true",
         "Each point is a held-out row; on the dashed line the prediction is exact. About 19 of 20 bars should reach "
         "that line." + note,
         f"Scatter of predicted against true {summary.target} for held-out rows",
     )
     yield picture(
-        plots.residuals(y_true, y_pred, y_std),
+        plots.residuals(y_true, y_pred, summary.y_deviations),
         "Residuals",
         "A good fit is a shapeless cloud about zero. A slope or bend means something was not learnt; a cloud that "
         "widens or leaves the dashed lines means the error bars are wrong there." + note,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtri_exp
 from sklearn.pipeline import Pipeline
 
 from concordax._status import RunStatus
@@ -63,7 +64,8 @@ class FitSummary:
         model: One line on the network.
         metrics: Held-out scores.
         strength: Strength of the regularizer.
-        noise: Standard deviation of the target noise in target units; None for classification.
+        noise: Standard deviation of the target noise, as `noise_unit` says; None for classification.
+        noise_unit: "in units of the target", or "of the target's logarithm" where that is learnt.
         effective_parameters: Effective number of parameters; None where it was neither estimated nor cheap to have.
         n_parameters: Number of parameters.
         n_steps: Steps taken.
@@ -74,7 +76,8 @@ class FitSummary:
         history: One value a step for each name.
         y_true: [m] floats, or class labels as text.
         y_pred: [m] predictions of the same type.
-        y_std: [m] standard deviations of new observations; None for classification.
+        y_interval: [m, 2] ends of the 95% intervals of new observations; None for classification.
+        y_deviations: [m] of the truth from the prediction, in standard deviations of a normal; None likewise.
         probabilities: [m, c]; None for regression.
         classes: The c labels, as text.
         coverage: Regression: (nominal, observed) share of held-out rows within the central interval.
@@ -98,6 +101,7 @@ class FitSummary:
     metrics: tuple[Metric, ...]
     strength: float
     noise: float | None
+    noise_unit: str
     effective_parameters: float | None
     n_parameters: int
     n_steps: int
@@ -108,7 +112,8 @@ class FitSummary:
     history: dict[str, np.ndarray]
     y_true: np.ndarray
     y_pred: np.ndarray
-    y_std: np.ndarray | None
+    y_interval: np.ndarray | None
+    y_deviations: np.ndarray | None
     probabilities: np.ndarray | None
     classes: tuple[str, ...]
     coverage: tuple[tuple[float, float], ...]
@@ -156,19 +161,18 @@ def summarize(pipeline: Pipeline, split: Split) -> FitSummary:
     return FitSummary(**common, **scores)
 
 
-def predict_in_chunks(method: Any, x: Any, **options: Any) -> Any:
+def predict_in_chunks(method: Any, x: Any) -> Any:
     """Calls a prediction method on some rows at a time.
 
     Args:
         method: A method of a pipeline that takes [n, k] rows; returns [n, ...] or a tuple of such.
         x: [n, k] table.
-        **options: Passed on.
 
     Returns:
-        What `method(x, **options)` would return, as numpy arrays.
+        What `method(x)` would return, as numpy arrays.
     """
     parts = [
-        method(x.iloc[start : start + ROWS_AT_ONCE], **options) for start in range(0, max(len(x), 1), ROWS_AT_ONCE)
+        method(x.iloc[start : start + ROWS_AT_ONCE]) for start in range(0, max(len(x), 1), ROWS_AT_ONCE)
     ]
     if isinstance(parts[0], tuple):
         return tuple(np.concatenate([np.asarray(each) for each in group]) for group in zip(*parts, strict=True))
@@ -176,18 +180,19 @@ def predict_in_chunks(method: Any, x: Any, **options: Any) -> Any:
 
 
 def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
-    mean, std = predict_in_chunks(pipeline.predict, split.x_test, return_std=True)
+    estimator, x = pipeline[-1], pipeline[:-1].transform(split.x_test)
+    mean, distribution = estimator.predict(x), estimator.predict_distribution(x)
     y, y_train = split.y_test, split.y_train
-    noise, center, spread = float(pipeline[-1].noise_), float(y_train.mean()), float(y_train.std())
+    center, spread = float(y_train.mean()), float(y_train.std())
     error, trivial = y - mean, y - center
     rmse = float(np.sqrt(np.mean(error**2)))
     # Delta method: the standard error of a root is that of the mean square over twice the root.
     rmse_error = _standard_error(error**2) / (2 * rmse) if rmse > 0 else np.nan
     variance = float(np.mean((y - y.mean()) ** 2))
     trivial_density = float(np.mean(stats.norm.logpdf(y, center, spread)))
-    density = stats.norm.logpdf(y, mean, std)
-    noise_only = stats.norm.logpdf(y, mean, noise)
-    coverage = tuple((nominal, _coverage(error, std, nominal)) for nominal in NOMINAL_COVERAGES)
+    density = distribution.logpdf(y)
+    noise_only = estimator.predict_distribution(x, parameter_uncertainty=False).logpdf(y)
+    coverage = tuple((nominal, _coverage(distribution, y, nominal)) for nominal in NOMINAL_COVERAGES)
     metrics = [
         Metric("RMSE", rmse, float(np.sqrt(np.mean(trivial**2))), "target", _plus_minus(rmse_error)),
         Metric("MAE", float(np.mean(np.abs(error))), float(np.mean(np.abs(trivial))), "target", ""),
@@ -208,10 +213,12 @@ def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
     ]
     return {
         "metrics": tuple(metrics),
-        "noise": noise,
+        "noise": float(estimator.noise_),
+        "noise_unit": "of the target's logarithm" if estimator.target_is_log_ else "in units of the target",
         "y_true": y,
         "y_pred": mean,
-        "y_std": std,
+        "y_interval": np.stack(distribution.interval(0.95), axis=1),
+        "y_deviations": _deviations(distribution, y),
         "probabilities": None,
         "classes": (),
         "coverage": coverage,
@@ -243,9 +250,11 @@ def _classification(pipeline: Pipeline, split: Split) -> dict[str, Any]:
             Metric("expected calibration error", float(calibration), None, "share", "0 is perfect"),
         ),
         "noise": None,
+        "noise_unit": "",
         "y_true": y.astype(str),
         "y_pred": predicted.astype(str),
-        "y_std": None,
+        "y_interval": None,
+        "y_deviations": None,
         "probabilities": probabilities,
         "classes": tuple(str(label) for label in classes),
         "coverage": (),
@@ -278,8 +287,15 @@ def calibration_error(bins: tuple[tuple[float, float, int], ...]) -> float:
     return sum(count * abs(confidence - observed) for confidence, observed, count in bins) / rows
 
 
-def _coverage(error: np.ndarray, std: np.ndarray, nominal: float) -> float:
-    return float(np.mean(np.abs(error) <= stats.norm.ppf(0.5 + nominal / 2) * std))
+def _coverage(distribution: Any, y: np.ndarray, nominal: float) -> float:
+    low, high = distribution.interval(nominal)
+    return float(np.mean((low <= y) & (y <= high)))
+
+
+def _deviations(distribution: Any, y: np.ndarray) -> np.ndarray:
+    """Where y would lie if its distribution were the standard normal: Φ⁻¹(F(y)), from whichever tail has digits."""
+    below, above = distribution.logcdf(y), distribution.logsf(y)
+    return np.where(below < above, ndtri_exp(np.minimum(below, above)), -ndtri_exp(np.minimum(below, above)))
 
 
 def _log_losses(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:

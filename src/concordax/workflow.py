@@ -1,5 +1,6 @@
 """From a table to a fitted model and its summary, and from a model and a table to predictions."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,8 +150,8 @@ def predict_frame(model: SavedModel, frame: pd.DataFrame) -> tuple[pd.DataFrame,
         frame: [m, k] a table with the model's columns; others are ignored.
 
     Returns:
-        Columns "prediction" and "standard_deviation" of a new observation, or "prediction" and "probability_<class>"
-        for each class; and the names of the ignored columns, the target not counted.
+        Columns "prediction", and "standard_deviation", "lower_95" and "upper_95" of a new observation; or "prediction"
+        and "probability_<class>" for each class; and the names of the ignored columns, the target not counted.
 
     Raises:
         UsageError: Columns are missing.
@@ -160,10 +161,17 @@ def predict_frame(model: SavedModel, frame: pd.DataFrame) -> tuple[pd.DataFrame,
     ignored = tuple(name for name in frame.columns if name not in known)
     x = convert(frame, model.columns)
     if model.task.kind == "regression":
-        mean, std = predict_in_chunks(model.pipeline.predict, x, return_std=True)
-        return pd.DataFrame({"prediction": mean, "standard_deviation": std}), ignored
+        names = ("prediction", "standard_deviation", "lower_95", "upper_95")
+        columns = predict_in_chunks(functools.partial(_numbers, model.pipeline), x)
+        return pd.DataFrame(dict(zip(names, columns, strict=True))), ignored
     probabilities = predict_in_chunks(model.pipeline.predict_proba, x)
     classes = model.pipeline[-1].classes_
-    columns: dict[str, Any] = {"prediction": classes[np.argmax(probabilities, axis=1)]}
-    columns |= {f"probability_{label}": probabilities[:, index] for index, label in enumerate(classes)}
-    return pd.DataFrame(columns), ignored
+    labelled: dict[str, Any] = {"prediction": classes[np.argmax(probabilities, axis=1)]}
+    labelled |= {f"probability_{label}": probabilities[:, index] for index, label in enumerate(classes)}
+    return pd.DataFrame(labelled), ignored
+
+
+def _numbers(pipeline: Pipeline, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    """Medians, standard deviations and ends of the central 95 % of new observations."""
+    distribution = pipeline[-1].predict_distribution(pipeline[:-1].transform(rows))
+    return distribution.median(), distribution.std(), *distribution.interval(0.95)

@@ -29,13 +29,13 @@ from .style import (
 )
 
 
-def predictions(y_true: np.ndarray, y_pred: np.ndarray, y_std: np.ndarray | None = None) -> Figure:
+def predictions(y_true: np.ndarray, y_pred: np.ndarray, interval: np.ndarray | None = None) -> Figure:
     """Predicted against true values with 95% error bars.
 
     Args:
         y_true: [m] true values of held-out rows, in target units.
         y_pred: [m] predicted values.
-        y_std: [m] standard deviations of a new observation, or None for no bars.
+        interval: [m, 2] ends of the 95% intervals of a new observation, or None for no bars.
 
     Returns:
         The figure.
@@ -44,12 +44,13 @@ def predictions(y_true: np.ndarray, y_pred: np.ndarray, y_std: np.ndarray | None
     both = np.concatenate([y_true, y_pred])
     low, high = float(both.min()), float(both.max())
     # The axes follow the points: one row with a huge error bar must not press all others together.
-    margin = 0.06 * (high - low) + (0.0 if y_std is None else float(np.median(y_std))) or 1.0
+    margin = 0.06 * (high - low) + (0.0 if interval is None else float(np.median(np.ptp(interval, axis=1))) / 4) or 1.0
     limits = (low - margin, high + margin)
     with canvas() as (figure, [axes]):
-        if y_std is not None:
+        if interval is not None:
             bars: dict[str, Any] = {"fmt": "none", "ecolor": FIRST, "elinewidth": 0.8, "alpha": 0.35}
-            axes.errorbar(y_true[rows], y_pred[rows], NORMAL_95 * y_std[rows], label="95% interval", **bars)
+            lengths = np.abs(interval[rows].T - y_pred[rows])
+            axes.errorbar(y_true[rows], y_pred[rows], lengths, label="95% interval", **bars)
         axes.plot(y_true[rows], y_pred[rows], "o", **POINTS)
         axes.plot(limits, limits, **EXACT)
         axes.set(xlabel="true value", ylabel="predicted value", xlim=limits, ylim=limits, aspect="equal", anchor="W")
@@ -57,18 +58,18 @@ def predictions(y_true: np.ndarray, y_pred: np.ndarray, y_std: np.ndarray | None
     return figure
 
 
-def residuals(y_true: np.ndarray, y_pred: np.ndarray, y_std: np.ndarray | None = None) -> Figure:
-    """Residuals over predictions, in standard deviations where they are given; arguments as for `predictions`."""
+def residuals(y_true: np.ndarray, y_pred: np.ndarray, deviations: np.ndarray | None = None) -> Figure:
+    """Residuals over predictions; [m] `deviations`, in standard deviations of a normal, take their place if given."""
     rows = shown_rows(len(y_true))
-    errors = (y_true - y_pred if y_std is None else (y_true - y_pred) / y_std)[rows]
+    errors = (y_true - y_pred if deviations is None else deviations)[rows]
     with canvas() as (figure, [axes]):
         axes.axhline(0.0, color=INK, linewidth=1.0)
-        if y_std is not None:
+        if deviations is not None:
             axes.axhline(NORMAL_95, color=SECOND, linestyle="--", label="95% expected between")
             axes.axhline(-NORMAL_95, color=SECOND, linestyle="--")
         axes.plot(y_pred[rows], errors, "o", **POINTS)
-        limit = 1.08 * max(float(np.abs(errors).max()), 0.0 if y_std is None else 2.5) or 1.0
-        unit = "" if y_std is None else ", standard deviations"
+        limit = 1.08 * max(float(np.abs(errors).max()), 0.0 if deviations is None else 2.5) or 1.0
+        unit = "" if deviations is None else ", standard deviations"
         axes.set(xlabel="predicted value", ylabel=f"true minus predicted{unit}", ylim=(-limit, limit))
         axes.xaxis.set_major_locator(MaxNLocator(6))
     return figure

@@ -2,20 +2,16 @@
 
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ..losses import PseudoHuberLoss, SquaredError
-from ..solvers.memory import free_bytes
 from .base import GGNEstimator
-from .fitted import as_float64
-from .networks import mixture
+from .predictions import FittedRegression
 from .scaling import TableScaler
+from .targets import SCALES, TargetScaler
 from .weights import check_some_weight
 
 # Of the pseudo-Huber loss, in standard deviations of the targets' bulk: what a network that explains three quarters of
@@ -23,7 +19,7 @@ from .weights import check_some_weight
 _OUTLIER_SCALE = 0.5
 
 
-class GGNRegressor(RegressorMixin, GGNEstimator):
+class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
     """A network for a table of numbers, with nothing to tune and with error bars.
 
     Inputs and targets are scaled inside; a tanh network in NTK scaling is trained by trust-region Gauss-Newton steps,
@@ -35,6 +31,9 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         hidden_widths: units of each hidden layer, or "auto": one layer with a unit for 50 rows, between 100 and 300.
         n_networks: how many networks predict together, or "auto": five up to 500 numbers of output (rows × targets),
             then fewer, two from 834 to 20,000, then one.
+        target_scale: "linear"; "log", which learns the logarithms of positive targets and predicts medians, with error
+            bars in proportion to them; or "auto", a column at a time: logarithms where they are less than half as
+            skewed as targets that are positive and clearly skewed to the right.
         loss: "squared_error", or "pseudo_huber" for targets with outliers.
         activation: tanh, silu, relu, gelu, erf, linear, or a function on arrays.
         regularizer: "pseudo_huber" with μ = √width, or "l2".
@@ -55,7 +54,9 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
     Attributes:
         networks_: a list of networks, each a list of layers (weight [d_out, d_in], bias [d_out]), on scaled inputs.
         strength_: the strength that all networks ended with.
-        noise_: standard deviation of the noise, in target units; an array for several targets.
+        noise_: standard deviation of the noise, in target units, or of the logarithm where that is learnt; an array
+            for several targets.
+        target_is_log_: whether logarithms are learnt; an array for several targets.
         loo_residuals_: target minus its prediction by the linearised networks without the row, [n] or [n, c].
         seconds_: of the whole fit.
         effective_parameters_: γ, of `n_parameters_`. This and what follows are of the first network.
@@ -79,6 +80,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
 
     _parameter_constraints: ClassVar[dict] = {
         **GGNEstimator._parameter_constraints,
+        "target_scale": [StrOptions(set(SCALES))],
         "loss": [StrOptions({"squared_error", "pseudo_huber"})],
     }
 
@@ -87,6 +89,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         hidden_widths: Any = "auto",
         *,
         n_networks="auto",
+        target_scale="auto",
         loss="squared_error",
         activation="tanh",
         regularizer="pseudo_huber",
@@ -115,6 +118,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
             verbose=verbose,
             callback=callback,
         )
+        self.target_scale = target_scale
         self.loss = loss
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -124,7 +128,7 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets)
         if not go_on:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
-            self._target_scaler = self._scale_of(targets, weights)
+            self._target_scaler = self._scale_of(targets, weights, self.target_scale)
         self._reservoir = None
         self._train(self._scaler.transform(X), self._target_scaler.transform(targets), weights, go_on=go_on)
         return self
@@ -134,13 +138,23 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         """Takes more rows of a stream, and goes on training from where the last call, of `fit` too, ended.
 
         Trains on all rows seen so far up to 5000, beyond that on a uniform sample of 5000 of them. Scales are those of
-        the first call, whose rows should therefore be typical.
+        the first call, whose rows should therefore be typical. `target_scale="auto"` is "linear" here: that the first
+        rows are positive does not say that all will be.
+
+        Raises:
+            ValueError: also for targets that are not positive where logarithms are learnt.
         """
         first = not self.__sklearn_is_fitted__()
         X, targets, weights = self._checked(X, y, sample_weight, reset=first)
         if first:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
-            self._target_scaler = self._scale_of(targets, weights)
+            scale = "linear" if self.target_scale == "auto" else self.target_scale
+            self._target_scaler = self._scale_of(targets, weights, scale)
+        elif not self._target_scaler.fits(targets):
+            raise ValueError(
+                f"`y` holds {targets.min():.6g}, and the fit that this goes on from learnt logarithms, which need "
+                'positive numbers: begin again with `target_scale="linear"`.'
+            )
         self._train_on_stream(self._scaler.transform(X), self._target_scaler.transform(targets), weights)
         return self
 
@@ -154,125 +168,13 @@ class GGNRegressor(RegressorMixin, GGNEstimator):
         return X, y.reshape(len(y), -1).astype(np.float64), weights
 
     def _fits_on(self, X: np.ndarray, targets: np.ndarray) -> bool:
-        return len(self._scaler.scale_) == X.shape[1] and self._targets.shape[1] == targets.shape[1]
+        return len(self._scaler.scale_) == X.shape[1] and self._target_scaler.fits(targets)
 
-    def _scale_of(self, targets: np.ndarray, weights: np.ndarray) -> StandardScaler:
-        scaler = StandardScaler().fit(targets[weights > 0], sample_weight=weights[weights > 0])
-        if self.loss == "pseudo_huber":
-            # Outliers blow the standard deviation up: the bulk's centre and scale take the place of the moments.
-            bulk = TableScaler().fit(targets, sample_weight=weights)
-            scaler.mean_, scaler.scale_ = bulk.center_, bulk.scale_
-        return scaler
+    def _scale_of(self, targets: np.ndarray, weights: np.ndarray, scale: str) -> TargetScaler:
+        return TargetScaler(scale, robust=self.loss == "pseudo_huber").fit(targets, weights)
 
     def _make_loss(self):
         return SquaredError() if self.loss == "squared_error" else PseudoHuberLoss(_OUTLIER_SCALE)
-
-    def _log_units(self) -> float:
-        return float(self._sample_weight.sum() * np.log(self._target_scaler.scale_).sum())
-
-    @property
-    def noise_(self) -> float | np.ndarray:
-        """Standard deviation of the noise, in target units; an array for several targets."""
-        noise = np.sqrt(self._noise_variance()) * self._target_scaler.scale_
-        return float(noise[0]) if self._single else noise
-
-    @property
-    def loo_residuals_(self) -> np.ndarray:
-        """Targets of the training rows of positive weight minus what the linearised network without them predicts.
-
-        No refits: from the leverages of the last Gram. Features that learnt the row stay learnt, so these are smaller
-        than the residuals of rows that were held out.
-        """
-        with self._computation():
-            left_out = [np.asarray(fitted.left_out_residuals(), np.float64) for fitted in self._posteriors()]
-        residuals = np.mean(left_out, axis=0)
-        residuals = residuals[self._sample_weight > 0] * self._target_scaler.scale_
-        return residuals[:, 0] if self._single else residuals
-
-    def _noise_variance(self) -> float:
-        """The mixture's, which is the networks' mean."""
-        with self._computation():
-            return float(np.mean([float(fitted.noise_variance) for fitted in self._posteriors()]))
-
-    def predict(self, X, return_std: bool = False, return_cov: bool = False, observation_noise: bool = True):
-        """The mean [m] or [m, c], and how sure it is.
-
-        Args:
-            X: rows [m, d].
-            return_std: also return the standard deviation of a new observation, in target units.
-            return_cov: also return the joint covariance over the rows, [m, m], or [m, m, c] for several targets.
-            observation_noise: False leaves the noise out: the uncertainty of the network's output alone.
-
-        Returns:
-            The mean; (mean, standard deviation); or (mean, covariance).
-
-        Raises:
-            ValueError: if both `return_std` and `return_cov` are asked for.
-        """
-        if return_std and return_cov:
-            raise ValueError("`predict(return_std=True, return_cov=True)`: one of the two; std is √diag of cov.")
-        x = self._inputs(X)
-        if not (return_std or return_cov):
-            return self._in_units(self._outputs(x).mean(axis=0))
-        scale = self._target_scaler.scale_
-        noise = self._noise_variance() if observation_noise else 0.0
-        if return_std:
-            outputs, covariance = mixture(self._outputs_and_covariances(x))
-            std = np.sqrt(np.einsum("iaa->ia", covariance) + noise) * scale
-            return self._in_units(outputs), (std[:, 0] if self._single else std)
-        outputs, joint = self._joint(x)
-        joint = np.einsum("iaja->ija", joint) + noise * np.eye(len(x))[:, :, None]
-        joint = joint * scale**2
-        return self._in_units(outputs), (joint[:, :, 0] if self._single else joint)
-
-    def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
-        """Draws from the predictive distribution, jointly over the rows.
-
-        Args:
-            X: rows [m, d].
-            n_samples: draws.
-            random_state: seed.
-            observation_noise: False draws functions, True (the default) new observations.
-
-        Returns:
-            [m, n_samples], or [m, c, n_samples] for several targets, in target units.
-        """
-        x = self._inputs(X)
-        outputs, joint = self._joint(x)
-        rows, columns = outputs.shape
-        values, vectors = np.linalg.eigh(joint.reshape(rows * columns, rows * columns))
-        rng = check_random_state(random_state)
-        normal = rng.standard_normal((rows * columns, n_samples))
-        draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ normal
-        draws = outputs[:, :, None] + draws.reshape(rows, columns, n_samples)
-        if observation_noise:
-            draws = draws + np.sqrt(self._noise_variance()) * rng.standard_normal(draws.shape)
-        draws = draws * self._target_scaler.scale_[:, None] + self._target_scaler.mean_[:, None]
-        return draws[:, 0] if self._single else draws
-
-    def _joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs [m, c] and their covariance [m, c, m, c].
-
-        Raises:
-            MemoryError: where that does not fit.
-        """
-        # The covariance, its symmetric half, and what eigenvalues and units take.
-        needed, free = 32 * (len(x) * self._targets.shape[1]) ** 2, free_bytes()
-        if needed > 0.5 * free:
-            raise MemoryError(
-                f"the joint covariance of {len(x)} rows takes {needed / 1e9:.3g} GB; {0.5 * free / 1e9:.3g} GB may be "
-                "used. Ask for fewer rows, or for `return_std=True`, which takes a number a row."
-            )
-        shape = (len(x), self._targets.shape[1])
-        with self._computation():
-            joints = (as_float64(fitted.joint(jnp.asarray(x))) for fitted in self._posteriors())
-            flat = ((outputs.ravel(), joint.reshape(outputs.size, outputs.size)) for outputs, joint in joints)
-            outputs, joint = mixture(flat)
-        return outputs.reshape(shape), joint.reshape(*shape, *shape)
-
-    def _in_units(self, outputs: np.ndarray) -> np.ndarray:
-        mean = self._target_scaler.inverse_transform(outputs)
-        return mean[:, 0] if self._single else mean
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

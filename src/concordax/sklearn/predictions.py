@@ -1,0 +1,170 @@
+"""What a fitted regressor can be asked: predictions, their distribution, draws, noise, left-out residuals."""
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..solvers.memory import free_bytes
+from .fitted import FittedNetworks, as_float64
+from .networks import mixture
+from .targets import TargetScaler
+
+
+class FittedRegression(FittedNetworks):
+    """Base of the regressor: the networks' mixture on the scales of the targets, and in their units."""
+
+    _target_scaler: TargetScaler
+    _single: bool
+
+    def _log_units(self) -> float:
+        return float(self._sample_weight @ self._target_scaler.log_slope(self._targets).sum(axis=1))
+
+    @property
+    def target_is_log_(self) -> bool | np.ndarray:
+        """Whether the targets' logarithms are learnt; an array for several targets."""
+        check_is_fitted(self)
+        return bool(self._target_scaler.is_log_[0]) if self._single else self._target_scaler.is_log_.copy()
+
+    @property
+    def noise_(self) -> float | np.ndarray:
+        """Standard deviation of the noise, in target units or of the logarithm; an array for several targets."""
+        noise = np.sqrt(self._noise_variance()) * self._target_scaler.scale_
+        return float(noise[0]) if self._single else noise
+
+    @property
+    def loo_residuals_(self) -> np.ndarray:
+        """Targets of the training rows of positive weight minus what the linearised network without them predicts.
+
+        No refits: from the leverages of the last Gram. Features that learnt the row stay learnt, so these are smaller
+        than the residuals of rows that were held out.
+        """
+        with self._computation():
+            left_out = [np.asarray(fitted.left_out_residuals(), np.float64) for fitted in self._posteriors()]
+        present, targets = self._sample_weight > 0, self._targets
+        without = self._target_scaler.inverse(targets - np.mean(left_out, axis=0))
+        residuals = (self._target_scaler.inverse(targets) - without)[present]
+        return residuals[:, 0] if self._single else residuals
+
+    def _noise_variance(self) -> float:
+        """The mixture's, which is the networks' mean."""
+        with self._computation():
+            return float(np.mean([float(fitted.noise_variance) for fitted in self._posteriors()]))
+
+    def predict(self, X, return_std: bool = False, return_cov: bool = False, observation_noise: bool = True):
+        """The mean [m] or [m, c], the median where logarithms are learnt, and how sure it is.
+
+        Args:
+            X: rows [m, d].
+            return_std: also return the standard deviation of a new observation, in target units. Of a log-normal one,
+                `predict_distribution` has the intervals.
+            return_cov: also return the joint covariance over the rows, [m, m], or [m, m, c] for several targets.
+            observation_noise: False leaves the noise out: the uncertainty of the network's output alone.
+
+        Returns:
+            The mean; (mean, standard deviation); or (mean, covariance).
+
+        Raises:
+            ValueError: if both `return_std` and `return_cov` are asked for.
+        """
+        if return_std and return_cov:
+            raise ValueError("`predict(return_std=True, return_cov=True)`: one of the two; std is √diag of cov.")
+        x, scaler = self._inputs(X), self._target_scaler
+        if not (return_std or return_cov):
+            return self._one(scaler.inverse(self._outputs(x).mean(axis=0)))
+        noise = self._noise_variance() if observation_noise else 0.0
+        if return_std:
+            outputs, variance = self._moments(x)
+            return self._one(scaler.inverse(outputs)), self._one(scaler.std(outputs, variance + noise))
+        outputs, joint = self._joint(x)
+        joint = np.einsum("iaja->ija", joint) + noise * np.eye(len(x))[:, :, None]
+        return self._one(scaler.inverse(outputs)), self._one(scaler.covariance(outputs, joint))
+
+    def predict_distribution(self, X, *, observation_noise: bool = True, parameter_uncertainty: bool = True):
+        """The distribution of a new observation, row by row: normal, or log-normal where logarithms are learnt.
+
+        Args:
+            X: rows [m, d].
+            observation_noise: False leaves the noise out.
+            parameter_uncertainty: False leaves out what the networks do not know.
+
+        Returns:
+            A frozen distribution of SciPy over m rows, with `interval(0.95)`, `ppf`, `logpdf(y)` and more; a list of
+            them for several targets.
+
+        Raises:
+            ValueError: if nothing would be left.
+
+        Example:
+            >>> from concordax.sklearn import GGNRegressor
+            >>> x = np.linspace(0, 2, 40)[:, None]
+            >>> model = GGNRegressor(hidden_widths=(10,), target_scale="log").fit(x, np.exp(x[:, 0]))
+            >>> low, high = model.predict_distribution([[1.0]]).interval(0.95)
+            >>> bool(0 < low[0] < np.e < high[0])
+            True
+        """
+        if not (observation_noise or parameter_uncertainty):
+            raise ValueError(
+                "`predict_distribution(observation_noise=False, parameter_uncertainty=False)`: a point is no "
+                "distribution; leave one of them, or call `predict`."
+            )
+        x = self._inputs(X)
+        outputs, variance = self._moments(x) if parameter_uncertainty else (self._outputs(x).mean(axis=0), 0.0)
+        std = np.sqrt(np.broadcast_to(variance + (self._noise_variance() if observation_noise else 0.0), outputs.shape))
+        columns = range(outputs.shape[1])
+        found = [self._target_scaler.distribution(column, outputs[:, column], std[:, column]) for column in columns]
+        return found[0] if self._single else found
+
+    def _moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance [m, c] of the scaled outputs, noise not counted."""
+        outputs, covariance = mixture(self._outputs_and_covariances(x))
+        return outputs, np.einsum("iaa->ia", covariance)
+
+    def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
+        """Draws from the predictive distribution, jointly over the rows.
+
+        Args:
+            X: rows [m, d].
+            n_samples: draws.
+            random_state: seed.
+            observation_noise: False draws functions, True (the default) new observations.
+
+        Returns:
+            [m, n_samples], or [m, c, n_samples] for several targets, in target units.
+        """
+        x = self._inputs(X)
+        outputs, joint = self._joint(x)
+        rows, columns = outputs.shape
+        values, vectors = np.linalg.eigh(joint.reshape(rows * columns, rows * columns))
+        rng = check_random_state(random_state)
+        normal = rng.standard_normal((rows * columns, n_samples))
+        draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ normal
+        draws = outputs[:, :, None] + draws.reshape(rows, columns, n_samples)
+        if observation_noise:
+            draws = draws + np.sqrt(self._noise_variance()) * rng.standard_normal(draws.shape)
+        draws = np.swapaxes(self._target_scaler.inverse(np.swapaxes(draws, 1, 2)), 1, 2)
+        return draws[:, 0] if self._single else draws
+
+    def _joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs [m, c] and their covariance [m, c, m, c].
+
+        Raises:
+            MemoryError: where that does not fit.
+        """
+        # The covariance, its symmetric half, and what eigenvalues and units take.
+        needed, free = 32 * (len(x) * self._targets.shape[1]) ** 2, free_bytes()
+        if needed > 0.5 * free:
+            raise MemoryError(
+                f"the joint covariance of {len(x)} rows takes {needed / 1e9:.3g} GB; {0.5 * free / 1e9:.3g} GB may be "
+                "used. Ask for fewer rows, or for `return_std=True`, which takes a number a row."
+            )
+        shape = (len(x), self._targets.shape[1])
+        with self._computation():
+            joints = (as_float64(fitted.joint(jnp.asarray(x))) for fitted in self._posteriors())
+            flat = ((outputs.ravel(), joint.reshape(outputs.size, outputs.size)) for outputs, joint in joints)
+            outputs, joint = mixture(flat)
+        return outputs.reshape(shape), joint.reshape(*shape, *shape)
+
+    def _one(self, values: np.ndarray) -> np.ndarray:
+        """The only target's values, where there is one."""
+        return values[..., 0] if self._single else values
