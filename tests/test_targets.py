@@ -1,0 +1,223 @@
+"""Targets on linear and logarithmic scales: which is taken, and what is predicted on each."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+pytest.importorskip("sklearn")
+from concordax.sklearn import GGNRegressor
+from concordax.sklearn.targets import TargetScaler
+from concordax.summary import _deviations
+from table_cases import sine
+
+ONE = {"hidden_widths": (8,), "n_networks": 2, "max_steps": 12, "strength": 1e-3}
+
+
+def _takes_logarithm(y, weights=None, scale="auto"):
+    return TargetScaler(scale).fit(y[:, None], np.ones(len(y)) if weights is None else weights).is_log_[0]
+
+
+# Which is taken -------------------------------------------------------------------------------------------------------
+
+
+def test_the_logarithm_is_for_positive_targets_that_it_makes_symmetric():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=400)
+    assert _takes_logarithm(np.exp(normal))
+    assert _takes_logarithm(1e-200 * np.exp(normal))
+    assert _takes_logarithm(1e200 * np.exp(normal))
+    assert not _takes_logarithm(np.exp(normal), scale="linear")
+    assert not _takes_logarithm(10 + normal)
+    assert not _takes_logarithm(np.exp(normal) - 0.1)
+    # Skewed to the left, and so far from zero that logarithms are skewed as much.
+    assert not _takes_logarithm(60 - np.exp(normal))
+    assert not _takes_logarithm(100 + np.exp(normal))
+    assert not _takes_logarithm(np.full(50, 3.0))
+
+
+def test_skewness_that_may_be_chance_takes_no_logarithm():
+    """The same shape from few rows and from many: two standard errors √(6/n) lie between."""
+    y = np.exp(0.15 * stats.norm.ppf((np.arange(40) + 0.5) / 40))
+    assert 0.3 < stats.skew(y) < 2 * np.sqrt(6 / 40)
+    assert not _takes_logarithm(y)
+    assert _takes_logarithm(np.tile(y, 10))
+    assert _takes_logarithm(y, np.full(40, 10.0))
+
+
+def test_columns_choose_for_themselves():
+    normal = np.random.default_rng(0).normal(size=(200, 1))
+    scaler = TargetScaler().fit(np.concatenate([np.exp(normal), normal, -np.exp(normal)], axis=1), np.ones(200))
+    assert scaler.is_log_.tolist() == [True, False, False]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=12, max_size=12).filter(sum), st.sampled_from(["linear", "log", "auto"]))
+def test_weights_are_counts(weights, scale):
+    y = np.exp(np.random.default_rng(1).normal(size=(12, 2)))
+    counts = np.array(weights)
+    weighted = TargetScaler(scale).fit(y, counts.astype(float))
+    repeated = TargetScaler(scale).fit(np.repeat(y, counts, axis=0), np.ones(counts.sum()))
+    np.testing.assert_array_equal(weighted.is_log_, repeated.is_log_)
+    np.testing.assert_allclose(weighted.transform(y), repeated.transform(y), rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=20), st.sampled_from(["linear", "log"]))
+def test_inverse_undoes_transform_and_the_slope_is_its_derivative(values, scale):
+    y = np.array(values)[:, None]
+    assume(y.std() > 1e-3 * y.max())
+    scaler = TargetScaler(scale).fit(y, np.ones(len(y)))
+    z = scaler.transform(y)
+    np.testing.assert_allclose(scaler.inverse(z), y, rtol=1e-9, atol=1e-9 * np.abs(y).max())
+    difference = (scaler.inverse(z + 1e-5) - scaler.inverse(z - 1e-5)) / 2e-5
+    np.testing.assert_allclose(np.exp(scaler.log_slope(z)), difference, rtol=1e-4)
+
+
+# What is predicted ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both():
+    """A fit to targets as logarithms, and one to their logarithms as they are."""
+    x, y = sine(80)
+    bent = GGNRegressor(**ONE, target_scale="log").fit(x, np.exp(y))
+    plain = GGNRegressor(**ONE, target_scale="linear").fit(x, y)
+    assert bent.target_is_log_
+    assert not plain.target_is_log_
+    return x, y, bent, plain
+
+
+def test_numbers_are_those_of_the_log_normal(both):
+    _, y, bent, plain = both
+    new = np.random.default_rng(1).uniform(-2, 2, size=(6, 3))
+    mean, std = plain.predict(new, return_std=True)
+    expected = stats.lognorm(s=std, scale=np.exp(mean))
+    median, deviation = bent.predict(new, return_std=True)
+    np.testing.assert_allclose(median, np.exp(mean), rtol=1e-9)
+    np.testing.assert_allclose(bent.predict(new), median, rtol=1e-12)
+    np.testing.assert_allclose(deviation, expected.std(), rtol=1e-8)
+    found = bent.predict_distribution(new)
+    np.testing.assert_allclose(found.interval(0.9), expected.interval(0.9), rtol=1e-8)
+    np.testing.assert_allclose(found.logpdf(2.0), expected.logpdf(2.0), rtol=1e-8)
+    _, covariance = bent.predict(new, return_cov=True)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), deviation, rtol=1e-8)
+    draws = {"n_samples": 3, "random_state": 5}
+    np.testing.assert_allclose(np.log(bent.sample_y(new, **draws)), plain.sample_y(new, **draws), rtol=1e-6, atol=1e-8)
+    assert bent.noise_ == pytest.approx(plain.noise_, rel=1e-9)
+    assert bent.log_evidence_ == pytest.approx(plain.log_evidence_ - y.sum(), rel=1e-9)
+    np.testing.assert_allclose(bent.loo_residuals_, np.exp(y) - np.exp(y - plain.loo_residuals_), rtol=1e-7, atol=1e-9)
+
+
+def test_the_joint_covariance_is_that_of_draws(both):
+    _, _, bent, _ = both
+    new = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.9, -1.9, 1.9]])
+    for noise in (True, False):
+        _, covariance = bent.predict(new, return_cov=True, observation_noise=noise)
+        draws = bent.sample_y(new, n_samples=200_000, random_state=0, observation_noise=noise)
+        np.testing.assert_allclose(np.cov(draws), covariance, atol=0.03 * np.diag(covariance).max())
+
+
+def test_the_distribution_of_linear_targets_is_normal(both):
+    x, _, _, plain = both
+    mean, std = plain.predict(x, return_std=True)
+    found = plain.predict_distribution(x)
+    np.testing.assert_allclose([found.mean(), found.std()], [mean, std], rtol=1e-12)
+    _, latent = plain.predict(x, return_std=True, observation_noise=False)
+    np.testing.assert_allclose(plain.predict_distribution(x, observation_noise=False).std(), latent, rtol=1e-12)
+    alone = plain.predict_distribution(x, parameter_uncertainty=False)
+    np.testing.assert_allclose(alone.std(), plain.noise_, rtol=1e-12)
+    np.testing.assert_allclose(std**2, latent**2 + plain.noise_**2, rtol=1e-10)
+    with pytest.raises(ValueError, match="a point is no distribution"):
+        plain.predict_distribution(x, parameter_uncertainty=False, observation_noise=False)
+
+
+def test_several_targets_have_a_distribution_each():
+    x, y = sine(100)
+    skewed = np.exp(1.5 * y)
+    model = GGNRegressor(**ONE).fit(x, np.stack([y, skewed], axis=1))
+    assert model.target_is_log_.tolist() == [False, True]
+    mean, std = model.predict(x, return_std=True)
+    normal, bent = model.predict_distribution(x)
+    np.testing.assert_allclose([normal.median(), bent.median()], mean.T, rtol=1e-12)
+    np.testing.assert_allclose([normal.std(), bent.std()], std.T, rtol=1e-9)
+    assert (model.sample_y(x, n_samples=4)[:, 1] > 0).all()
+    assert model.noise_.shape == (2,)
+    assert model.loo_residuals_.shape == (100, 2)
+
+
+def test_numbers_stay_numbers_far_away(both):
+    _, _, bent, _ = both
+    far = np.array([[1e6, -1e6, 1e6], [-1e9, 1e9, 1e9]])
+    for result in (bent.predict(far, return_std=True), bent.predict(far, return_cov=True), [bent.sample_y(far)]):
+        assert all(np.isfinite(part).all() for part in result)
+    scaler = TargetScaler("log").fit(np.exp(np.linspace(0, 9, 20))[:, None], np.ones(20))
+    assert np.isfinite(scaler.std(np.array([[300.0]]), np.array([[900.0]]))).all()
+    assert np.isfinite(scaler.inverse(np.array([[1e5]]))).all()
+
+
+def test_prices_that_vary_in_proportion_get_intervals_that_do():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, size=(300, 2))
+    y = np.exp(1.5 * x[:, 0] + 0.3 * rng.normal(size=300))
+    new = rng.uniform(-2, 2, size=(2000, 2))
+    truth = np.exp(1.5 * new[:, 0] + 0.3 * rng.normal(size=2000))
+    found = {
+        scale: GGNRegressor(hidden_widths=(20,), target_scale=scale).fit(x, y).predict_distribution(new)
+        for scale in ("auto", "linear")
+    }
+    assert found["auto"].logpdf(truth).mean() > found["linear"].logpdf(truth).mean() + 0.5
+    small = truth < np.median(truth)
+    for rows in (small, ~small):
+        low, high = (end[rows] for end in found["auto"].interval(0.9))
+        assert 0.85 < np.mean((low <= truth[rows]) & (truth[rows] <= high)) < 0.95
+
+
+def test_robust_scales_are_those_of_the_bulk():
+    y = np.exp(np.random.default_rng(0).normal(size=(101, 1)))
+    spoilt = y.copy()
+    spoilt[0] = 1e60
+    clean, found = (TargetScaler("log", robust=True).fit(each, np.ones(101)) for each in (y, spoilt))
+    assert found.scale_[0] == pytest.approx(clean.scale_[0], rel=0.1)
+    assert TargetScaler("log").fit(spoilt, np.ones(101)).scale_[0] > 5 * clean.scale_[0]
+
+
+# Going on, and refusals -----------------------------------------------------------------------------------------------
+
+
+def test_streams_take_no_logarithm_by_themselves_and_refuse_what_has_none():
+    x, y = sine(60)
+    skewed = np.exp(2 * y)
+    stream = GGNRegressor(**ONE).partial_fit(x, skewed)
+    assert not stream.target_is_log_
+    stream.partial_fit(x, -skewed)
+    for begun in (
+        GGNRegressor(**ONE, target_scale="log").partial_fit(x, skewed),
+        GGNRegressor(**ONE, target_scale="log").fit(x, skewed),
+    ):
+        begun.partial_fit(x, skewed)
+        with pytest.raises(ValueError, match="-1, and the fit that this goes on from learnt logarithms"):
+            begun.partial_fit(x, np.maximum(-skewed, -1.0))
+
+
+def test_a_warm_start_on_other_targets_begins_anew():
+    x, y = sine(60)
+    model = GGNRegressor(**ONE, warm_start=True).fit(x, np.exp(2 * y))
+    assert model.target_is_log_
+    np.testing.assert_array_equal(model.fit(x, y).predict(x), GGNRegressor(**ONE).fit(x, y).predict(x))
+
+
+def test_refusals_say_what_to_do():
+    x, y = sine(40)
+    with pytest.raises(ValueError, match=r'target_scale="log".*the targets hold -?\d.*"linear"'):
+        GGNRegressor(**ONE, target_scale="log").fit(x, y)
+    with pytest.raises(ValueError, match="target_scale"):
+        GGNRegressor(**ONE, target_scale="logarithmic").fit(x, np.exp(y))
+
+
+def test_deviations_keep_their_digits_in_both_tails():
+    deviations = np.array([-35.0, -3.0, -1e-9, 0.0, 2.0, 30.0])
+    np.testing.assert_allclose(_deviations(stats.norm(2.0, 3.0), 2 + 3 * deviations), deviations, atol=1e-8)
+    bent = stats.lognorm(s=0.5, scale=2.0)
+    np.testing.assert_allclose(_deviations(bent, 2 * np.exp(0.5 * deviations)), deviations, atol=1e-8)
