@@ -36,14 +36,14 @@ def _regression_scores(model, x, y) -> dict[str, float]:
     final = model[-1] if hasattr(model, "steps") else model
     if type(final).__name__ not in ("GGNRegressor", "GaussianProcessRegressor"):
         return {"rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2)))}
-    mean, std = model.predict(x, return_std=True)
-    z = (y - mean) / std
+    distribution = final.predict_distribution(x) if final is model else norm(*model.predict(x, return_std=True))
     figures = {
-        "rmse": float(np.sqrt(np.mean((y - mean) ** 2))),
-        "log_likelihood": float(np.mean(norm.logpdf(y, mean, std))),
+        "rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2))),
+        "log_likelihood": float(np.mean(distribution.logpdf(y))),
     }
     for level in _LEVELS:
-        figures[f"covered_{100 * level:.0f}"] = float(np.mean(np.abs(z) < norm.ppf(0.5 + level / 2)))
+        low, high = distribution.interval(level)
+        figures[f"covered_{100 * level:.0f}"] = float(np.mean((low < y) & (y < high)))
     return figures
 
 

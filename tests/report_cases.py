@@ -15,6 +15,7 @@ def _common(steps: int = 23) -> dict:
     return {
         "strength": 2.1374e-5,
         "effective_parameters": 143.27,
+        "n_networks": 5,
         "n_parameters": 1201,
         "n_steps": steps,
         "best_step": steps - 4,

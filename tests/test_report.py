@@ -103,6 +103,7 @@ def test_every_number_is_the_summarys(pages, name):
         "strength",
         "noise",
         "effective_parameters",
+        "n_networks",
         "n_parameters",
         "n_steps",
         "best_step",
@@ -150,6 +151,12 @@ def test_a_failed_run_is_said_at_the_top(pages):
     page = report.render(dataclasses.replace(without_pictures(), status="stalled", message=message))
     assert message in page.split("<h2>")[0]
     assert 'class="warn"' not in pages["regression"]
+
+
+def test_of_several_networks_the_report_says_which_is_drawn(pages):
+    words = "networks that predict together, the first is drawn"
+    assert words in pages["regression"]
+    assert words not in report.render(dataclasses.replace(regression(), n_networks=1))
 
 
 def test_what_is_missing_is_left_out():

@@ -67,7 +67,8 @@ class FitSummary:
         noise: Standard deviation of the target noise, as `noise_unit` says; None for classification.
         noise_unit: "in units of the target", or "of the target's logarithm" where that is learnt.
         effective_parameters: Effective number of parameters; None where it was neither estimated nor cheap to have.
-        n_parameters: Number of parameters.
+        n_networks: Networks that predict together; strength and steps, and what follows on the run, are the first's.
+        n_parameters: Number of parameters of each.
         n_steps: Steps taken.
         best_step: Steps taken when the parameters that were kept were reached.
         seconds: Wall time of the fit.
@@ -103,6 +104,7 @@ class FitSummary:
     noise: float | None
     noise_unit: str
     effective_parameters: float | None
+    n_networks: int
     n_parameters: int
     n_steps: int
     best_step: int
@@ -147,6 +149,7 @@ def summarize(pipeline: Pipeline, split: Split) -> FitSummary:
         "model": _describe_model(estimator, split.task.loss),
         "strength": float(estimator.strength_),
         "effective_parameters": _effective_parameters(estimator, len(split.y_train)),
+        "n_networks": len(estimator.networks_),
         "n_parameters": int(estimator.n_parameters_),
         "n_steps": int(estimator.n_steps_),
         "best_step": int(estimator.best_step_),
