@@ -8,48 +8,69 @@ from scipy import stats
 
 pytest.importorskip("sklearn")
 from concordax.sklearn import GGNRegressor
+from concordax.sklearn.linear_evidence import linear_evidence
 from concordax.sklearn.targets import TargetScaler
 from concordax.summary import _deviations
 from table_cases import sine
 
 ONE = {"hidden_widths": (8,), "n_networks": 2, "max_steps": 12, "strength": 1e-3}
+NORMAL = np.random.default_rng(0).normal(size=(400, 2))
 
 
-def _takes_logarithm(y, weights=None, scale="auto"):
-    return TargetScaler(scale).fit(y[:, None], np.ones(len(y)) if weights is None else weights).is_log_[0]
+def _takes_logarithm(y, x, weights=None, scale="auto"):
+    return TargetScaler(scale).fit(y[:, None], np.ones(len(y)) if weights is None else weights, x).is_log_[0]
 
 
 # Which is taken -------------------------------------------------------------------------------------------------------
 
 
-def test_the_logarithm_is_for_positive_targets_that_it_makes_symmetric():
-    rng = np.random.default_rng(0)
-    normal = rng.normal(size=400)
-    assert _takes_logarithm(np.exp(normal))
-    assert _takes_logarithm(1e-200 * np.exp(normal))
-    assert _takes_logarithm(1e200 * np.exp(normal))
-    assert not _takes_logarithm(np.exp(normal), scale="linear")
-    assert not _takes_logarithm(10 + normal)
-    assert not _takes_logarithm(np.exp(normal) - 0.1)
-    # Skewed to the left, and so far from zero that logarithms are skewed as much.
-    assert not _takes_logarithm(60 - np.exp(normal))
-    assert not _takes_logarithm(100 + np.exp(normal))
-    assert not _takes_logarithm(np.full(50, 3.0))
+def test_the_logarithm_is_for_positive_targets_that_it_makes_linear_or_symmetric():
+    x, noise = NORMAL[:, :1], NORMAL[:, 1]
+    assert _takes_logarithm(np.exp(noise), x)
+    assert _takes_logarithm(1e-200 * np.exp(noise), x)
+    assert _takes_logarithm(1e200 * np.exp(noise), x)
+    assert _takes_logarithm(np.exp(x[:, 0] + 0.3 * noise), x)
+    assert not _takes_logarithm(np.exp(noise), x, scale="linear")
+    assert not _takes_logarithm(np.exp(noise) - 0.1, x)
+    assert not _takes_logarithm(10 + noise, x)
+    assert not _takes_logarithm(100 + np.exp(noise), x)
+    assert not _takes_logarithm(np.full(400, 3.0), x)
+    # Skewed, but linear in a column that is.
+    skewed = np.exp(noise)
+    assert not _takes_logarithm(1 + skewed + 0.01 * x[:, 0] ** 2, skewed[:, None])
 
 
-def test_skewness_that_may_be_chance_takes_no_logarithm():
-    """The same shape from few rows and from many: two standard errors √(6/n) lie between."""
-    y = np.exp(0.15 * stats.norm.ppf((np.arange(40) + 0.5) / 40))
-    assert 0.3 < stats.skew(y) < 2 * np.sqrt(6 / 40)
-    assert not _takes_logarithm(y)
-    assert _takes_logarithm(np.tile(y, 10))
-    assert _takes_logarithm(y, np.full(40, 10.0))
+def test_what_may_be_chance_takes_no_logarithm():
+    """The same gain a row from few rows and from many."""
+    y = np.exp(0.7 * stats.norm.ppf((np.arange(10) + 0.5) / 10))
+    x = np.zeros((10, 1))
+    assert not _takes_logarithm(y, x)
+    assert _takes_logarithm(np.tile(y, 10), np.tile(x, (10, 1)))
+    assert _takes_logarithm(y, x, np.full(10, 10.0))
 
 
 def test_columns_choose_for_themselves():
-    normal = np.random.default_rng(0).normal(size=(200, 1))
-    scaler = TargetScaler().fit(np.concatenate([np.exp(normal), normal, -np.exp(normal)], axis=1), np.ones(200))
+    x, noise = NORMAL[:, :1], NORMAL[:, 1:]
+    scaler = TargetScaler().fit(np.concatenate([np.exp(noise), noise, -np.exp(noise)], axis=1), np.ones(400), x)
     assert scaler.is_log_.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("columns", [2, 9])
+def test_the_evidence_is_the_density_of_a_linear_model(columns):
+    """Both sides of the Gram against the dense density under the best prior of the same path and its best noise."""
+    rng = np.random.default_rng(columns)
+    x, t = rng.normal(size=(6, columns)), rng.normal(size=6)
+    weights = np.array([1.0, 2.0, 1.0, 1.0, 3.0, 1.0])
+    rows, targets = (np.repeat(array, weights.astype(int), axis=0) for array in (x, t))
+    rows, targets = rows - rows.mean(axis=0), targets - targets.mean()
+    n = len(targets)
+    mean = np.linalg.eigvalsh(rows.T @ rows)[-min(columns, 6):].sum() / min(columns, 6)
+    found = []
+    for precision in mean * np.logspace(-6, 4, 21):
+        covariance = np.eye(n) + rows @ rows.T / precision
+        noise = targets @ np.linalg.solve(covariance, targets) / n
+        found.append(stats.multivariate_normal(np.zeros(n), noise * covariance).logpdf(targets) / n)
+    assert linear_evidence(x, t, weights) == pytest.approx(max(found), rel=1e-9)
 
 
 @settings(deadline=None)
@@ -57,8 +78,10 @@ def test_columns_choose_for_themselves():
 def test_weights_are_counts(weights, scale):
     y = np.exp(np.random.default_rng(1).normal(size=(12, 2)))
     counts = np.array(weights)
-    weighted = TargetScaler(scale).fit(y, counts.astype(float))
-    repeated = TargetScaler(scale).fit(np.repeat(y, counts, axis=0), np.ones(counts.sum()))
+    x = np.random.default_rng(2).normal(size=(12, 2))
+    weighted = TargetScaler(scale).fit(y, counts.astype(float), x)
+    y_many, x_many = np.repeat(y, counts, axis=0), np.repeat(x, counts, axis=0)
+    repeated = TargetScaler(scale).fit(y_many, np.ones(counts.sum()), x_many)
     np.testing.assert_array_equal(weighted.is_log_, repeated.is_log_)
     np.testing.assert_allclose(weighted.transform(y), repeated.transform(y), rtol=1e-9, atol=1e-9)
 
@@ -68,7 +91,7 @@ def test_weights_are_counts(weights, scale):
 def test_inverse_undoes_transform_and_the_slope_is_its_derivative(values, scale):
     y = np.array(values)[:, None]
     assume(y.std() > 1e-3 * y.max())
-    scaler = TargetScaler(scale).fit(y, np.ones(len(y)))
+    scaler = TargetScaler(scale).fit(y, np.ones(len(y)), y)
     z = scaler.transform(y)
     np.testing.assert_allclose(scaler.inverse(z), y, rtol=1e-9, atol=1e-9 * np.abs(y).max())
     difference = (scaler.inverse(z + 1e-5) - scaler.inverse(z - 1e-5)) / 2e-5
@@ -152,7 +175,7 @@ def test_numbers_stay_numbers_far_away(both):
     far = np.array([[1e6, -1e6, 1e6], [-1e9, 1e9, 1e9]])
     for result in (bent.predict(far, return_std=True), bent.predict(far, return_cov=True), [bent.sample_y(far)]):
         assert all(np.isfinite(part).all() for part in result)
-    scaler = TargetScaler("log").fit(np.exp(np.linspace(0, 9, 20))[:, None], np.ones(20))
+    scaler = TargetScaler("log").fit(np.exp(np.linspace(0, 9, 20))[:, None], np.ones(20), np.ones((20, 1)))
     assert np.isfinite(scaler.std(np.array([[300.0]]), np.array([[900.0]]))).all()
     assert np.isfinite(scaler.inverse(np.array([[1e5]]))).all()
 
@@ -178,9 +201,10 @@ def test_robust_scales_are_those_of_the_bulk():
     y = np.exp(np.random.default_rng(0).normal(size=(101, 1)))
     spoilt = y.copy()
     spoilt[0] = 1e60
-    clean, found = (TargetScaler("log", robust=True).fit(each, np.ones(101)) for each in (y, spoilt))
+    rest = np.ones(101), np.ones((101, 1))
+    clean, found = (TargetScaler("log", robust=True).fit(each, *rest) for each in (y, spoilt))
     assert found.scale_[0] == pytest.approx(clean.scale_[0], rel=0.1)
-    assert TargetScaler("log").fit(spoilt, np.ones(101)).scale_[0] > 5 * clean.scale_[0]
+    assert TargetScaler("log").fit(spoilt, *rest).scale_[0] > 5 * clean.scale_[0]
 
 
 # Going on, and refusals -----------------------------------------------------------------------------------------------

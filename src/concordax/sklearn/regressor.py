@@ -32,8 +32,8 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         n_networks: how many networks predict together, or "auto": five up to 500 numbers of output (rows × targets),
             then fewer, two from 834 to 5,000 and from 10,000 to 20,000, else one.
         target_scale: "linear"; "log", which learns the logarithms of positive targets and predicts medians, with error
-            bars in proportion to them; or "auto", a column at a time: logarithms where they are less than half as
-            skewed as targets that are positive and clearly skewed to the right.
+            bars in proportion to them; or "auto", a column at a time: logarithms of positive targets where a linear
+            regression explains them clearly better than the targets, by its evidence.
         loss: "squared_error", or "pseudo_huber" for targets with outliers.
         activation: tanh, silu, relu, gelu, erf, linear, or a function on arrays.
         regularizer: "pseudo_huber" with μ = √width, or "l2".
@@ -128,7 +128,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets)
         if not go_on:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
-            self._target_scaler = self._scale_of(targets, weights, self.target_scale)
+            self._target_scaler = self._scale_of(targets, weights, X, self.target_scale)
         self._reservoir = None
         self._train(self._scaler.transform(X), self._target_scaler.transform(targets), weights, go_on=go_on)
         return self
@@ -149,7 +149,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         if first:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
             scale = "linear" if self.target_scale == "auto" else self.target_scale
-            self._target_scaler = self._scale_of(targets, weights, scale)
+            self._target_scaler = self._scale_of(targets, weights, X, scale)
         elif not self._target_scaler.fits(targets):
             raise ValueError(
                 f"`y` holds {targets.min():.6g}, and the fit that this goes on from learnt logarithms, which need "
@@ -170,8 +170,9 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
     def _fits_on(self, X: np.ndarray, targets: np.ndarray) -> bool:
         return len(self._scaler.scale_) == X.shape[1] and self._target_scaler.fits(targets)
 
-    def _scale_of(self, targets: np.ndarray, weights: np.ndarray, scale: str) -> TargetScaler:
-        return TargetScaler(scale, robust=self.loss == "pseudo_huber").fit(targets, weights)
+    def _scale_of(self, targets: np.ndarray, weights: np.ndarray, x: np.ndarray, scale: str) -> TargetScaler:
+        scaler = TargetScaler(scale, robust=self.loss == "pseudo_huber")
+        return scaler.fit(targets, weights, self._scaler.transform(x))
 
     def _make_loss(self):
         return SquaredError() if self.loss == "squared_error" else PseudoHuberLoss(_OUTLIER_SCALE)
