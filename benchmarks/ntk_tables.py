@@ -8,6 +8,7 @@ marginal likelihood on standardised inputs. One core: run it under `taskset`, wi
 """
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -17,8 +18,8 @@ import numpy as np
 from contestants import concordax, gaussian_process
 from datasets import TABLES, Table
 from results import write
-from scipy.stats import norm
 from sklearn.base import BaseEstimator
+from tables import score
 
 from concordax.ntk import KernelRegression
 
@@ -31,7 +32,6 @@ CONTESTANTS: dict[str, Callable[[int], BaseEstimator]] = {
 }
 # Rows, and splits at most: the Gaussian process takes minutes on 2,000 rows.
 SIZES = {"concrete": (1030, 10), "bostonHousing": (506, 10), "kin8nm": (2000, 3)}
-_LEVELS = (0.5, 0.8, 0.95)
 
 
 def shortened(table: Table, rows: int) -> Table:
@@ -49,17 +49,7 @@ def run(model: BaseEstimator, table: Table, split: int) -> dict[str, float]:
         warnings.simplefilter("ignore")
         model.fit(table.x[train], table.y[train])
     seconds = time.perf_counter() - start
-    mean, std = model.predict(table.x[test], return_std=True)
-    error = table.y[test] - mean
-    figures = {
-        "split": split,
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "log_likelihood": float(np.mean(norm.logpdf(error, 0, std))),
-        "seconds": seconds,
-    }
-    for level in _LEVELS:
-        figures[f"covered_{100 * level:.0f}"] = float(np.mean(np.abs(error / std) < norm.ppf(0.5 + level / 2)))
-    return figures
+    return {"split": split, **score(model, table.x[test], table.y[test], True), "seconds": seconds}
 
 
 def markdown(record: dict) -> str:
@@ -93,21 +83,25 @@ def large(rows: int = 5000, features: int = 8) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs all and writes the record after each table."""
+    """Runs what is asked for, and merges it into the record after each contestant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("."), help="folder of the tables")
     parser.add_argument("--splits", type=int, default=20, help="splits at most; fewer where SIZES says so")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    results = {"tables": {}, "sizes": {name: rows for name, (rows, _) in SIZES.items()}, "large": large()}
-    print(results["large"], flush=True)
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
+    results["sizes"] = {name: rows for name, (rows, _) in SIZES.items()}
+    if "large" not in results or len(arguments.contestants) == len(CONTESTANTS):
+        results["large"] = large()
     for name, (rows, splits) in SIZES.items():
         table = shortened(TABLES[name](arguments.data_dir), rows)
         found = results["tables"].setdefault(name, {})
-        for contestant, make in CONTESTANTS.items():
+        for contestant in arguments.contestants:
+            make, found[contestant] = CONTESTANTS[contestant], []
             for split in range(min(splits, arguments.splits)):
                 figures = run(make(len(table.splits[split][0])), table, split)
-                found.setdefault(contestant, []).append(figures)
+                found[contestant].append(figures)
                 print(name, contestant, {key: float(f"{value:.4g}") for key, value in figures.items()}, flush=True)
             record = write(arguments.output, results, "scikit-learn")
     print(markdown(record))

@@ -34,9 +34,10 @@ def score(model, x: np.ndarray, y: np.ndarray, regression: bool) -> dict[str, fl
 
 def _regression_scores(model, x, y) -> dict[str, float]:
     final = model[-1] if hasattr(model, "steps") else model
-    if type(final).__name__ not in ("GGNRegressor", "GaussianProcessRegressor"):
+    if type(final).__name__ not in ("GGNRegressor", "GaussianProcessRegressor", "KernelRegression"):
         return {"rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2)))}
-    distribution = final.predict_distribution(x) if final is model else norm(*model.predict(x, return_std=True))
+    has_distribution = hasattr(final, "predict_distribution")
+    distribution = final.predict_distribution(x) if has_distribution else norm(*model.predict(x, return_std=True))
     figures = {
         "rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2))),
         "log_likelihood": float(np.mean(distribution.logpdf(y))),

@@ -206,7 +206,8 @@ def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
     metrics += [
         Metric("log likelihood", float(density.mean()), trivial_density, "nats", _plus_minus(_standard_error(density))),
         Metric(
-            "log likelihood, noise only", float(noise_only.mean()), trivial_density, "nats", "one width for all rows"
+            "log likelihood, noise only", float(noise_only.mean()), trivial_density, "nats",
+            "the same share for all rows" if estimator.target_is_log_ else "one width for all rows",
         ),
         *(
             Metric(f"{100 * nominal:.0f}% interval coverage", observed, None, "share", f"{nominal:g} is perfect")
