@@ -98,7 +98,7 @@ def _by_table(tables: dict) -> list[str]:
              "|---|---|---|---|---|"]  # fmt: skip
     for name, rows in tables.items():
         size = rows[0]["numbers"]
-        count = networks("auto", size)
+        count = networks("auto", float(size))
         lines.append(
             f"| {name} | {size} | {count} | {_errors(rows)[count - 1]:.3f} | {_gains(rows)[count - 1]:+.3f} |"
         )
