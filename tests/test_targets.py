@@ -232,6 +232,26 @@ def test_a_warm_start_on_other_targets_begins_anew():
     np.testing.assert_array_equal(model.fit(x, y).predict(x), GGNRegressor(**ONE).fit(x, y).predict(x))
 
 
+def test_another_scale_begins_anew():
+    x, y = sine(60)
+    model = GGNRegressor(**ONE, target_scale="linear", warm_start=True).fit(x, np.exp(y))
+    model.set_params(target_scale="log").fit(x, np.exp(y))
+    cold = GGNRegressor(**ONE, target_scale="log").fit(x, np.exp(y))
+    np.testing.assert_array_equal(model.predict(x), cold.predict(x))
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_of_weight_zero_may_hold_anything():
+    x, y = sine(60)
+    skewed, weights = np.exp(2 * y), np.ones(60)
+    skewed[:5], weights[:5] = -1.0, 0.0
+    model = GGNRegressor(**ONE).fit(x, skewed, sample_weight=weights)
+    assert model.target_is_log_
+    without = GGNRegressor(**ONE).fit(x[5:], skewed[5:])
+    np.testing.assert_allclose(model.predict(x), without.predict(x), rtol=1e-6)
+    model.set_params(target_scale="log").partial_fit(x, skewed, sample_weight=weights)
+
+
 def test_refusals_say_what_to_do():
     x, y = sine(40)
     with pytest.raises(ValueError, match=r'target_scale="log".*the targets hold -?\d.*"linear"'):

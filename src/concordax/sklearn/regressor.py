@@ -125,7 +125,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
     def fit(self, X, y, sample_weight=None) -> "GGNRegressor":
         """Fits to X [n, d] and y [n] or [n, c]; a row of weight 2 counts twice, one of weight 0 not at all."""
         X, targets, weights = self._checked(X, y, sample_weight, reset=True)
-        go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets)
+        go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets[weights > 0])
         if not go_on:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
             self._target_scaler = self._scale_of(targets, weights, X, self.target_scale)
@@ -150,10 +150,10 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
             self._scaler = TableScaler().fit(X, sample_weight=weights)
             scale = "linear" if self.target_scale == "auto" else self.target_scale
             self._target_scaler = self._scale_of(targets, weights, X, scale)
-        elif not self._target_scaler.fits(targets):
+        elif not self._target_scaler.fits(targets[weights > 0]):
             raise ValueError(
-                f"`y` holds {targets.min():.6g}, and the fit that this goes on from learnt logarithms, which need "
-                'positive numbers: begin again with `target_scale="linear"`.'
+                f"`y` holds {targets[weights > 0].min():.6g}, and the fit that this goes on from learnt logarithms, which "
+                'need positive numbers: begin again with `target_scale="linear"`.'
             )
         self._train_on_stream(self._scaler.transform(X), self._target_scaler.transform(targets), weights)
         return self
@@ -168,7 +168,8 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         return X, y.reshape(len(y), -1).astype(np.float64), weights
 
     def _fits_on(self, X: np.ndarray, targets: np.ndarray) -> bool:
-        return len(self._scaler.scale_) == X.shape[1] and self._target_scaler.fits(targets)
+        same = self.target_scale in ("auto", self._target_scaler.scale)
+        return same and len(self._scaler.scale_) == X.shape[1] and self._target_scaler.fits(targets)
 
     def _scale_of(self, targets: np.ndarray, weights: np.ndarray, x: np.ndarray, scale: str) -> TargetScaler:
         scaler = TargetScaler(scale, robust=self.loss == "pseudo_huber")

@@ -115,7 +115,8 @@ class TargetScaler:
         return np.where(self.is_log_, of_logarithms, covariance)
 
     def _bent(self, y: np.ndarray) -> np.ndarray:
-        return np.where(self.is_log_, np.log(np.where(self.is_log_, y, 1.0)), y)
+        # Rows of weight 0 may hold anything.
+        return np.where(self.is_log_, np.log(np.where(self.is_log_ & (y > 0), y, 1.0)), y)
 
 
 def _product_of_moments(a, b, variance_a, variance_b, covariance) -> np.ndarray:
