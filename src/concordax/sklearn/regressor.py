@@ -152,8 +152,8 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
             self._target_scaler = self._scale_of(targets, weights, X, scale)
         elif not self._target_scaler.fits(targets[weights > 0]):
             raise ValueError(
-                f"`y` holds {targets[weights > 0].min():.6g}, and the fit that this goes on from learnt logarithms, which "
-                'need positive numbers: begin again with `target_scale="linear"`.'
+                f"`y` holds {targets[weights > 0].min():.6g}, and the fit that this goes on from learnt logarithms, "
+                'which need positive numbers: begin again with `target_scale="linear"`.'
             )
         self._train_on_stream(self._scaler.transform(X), self._target_scaler.transform(targets), weights)
         return self
