@@ -7,15 +7,12 @@ scored as the first alone, the first two, and so on; seconds, on one core, are t
 tables are left alone: by this record the default was chosen.
 """
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import numpy as np
-from datasets import OTHERS, chosen
-from results import write
-from tables import merged, score
+from datasets import Table
+from splits import Parts, measure_splits
+from tables import score
 
 from concordax.sklearn import GGNClassifier, GGNRegressor
 from concordax.sklearn.defaults import networks
@@ -25,7 +22,7 @@ MOST = 5
 _NOTABLE = 0.01
 
 
-def measure(table, parts) -> dict:
+def measure(table: Table, parts: Parts) -> dict:
     """Figures of one split by the number of networks, and the seconds until each was there."""
     train, test = parts
     ends = dict.fromkeys(range(1, MOST + 1), 0.0)
@@ -105,23 +102,5 @@ def _by_table(tables: dict) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measures what is asked for and merges it into the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", nargs="+", choices=OTHERS, default=list(OTHERS))
-    parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
-    for name in arguments.tables:
-        table = OTHERS[name](Path())
-        for split, parts in chosen(table, arguments.splits):
-            row = measure(table, parts) | {"split": split}
-            results["tables"][name] = merged(results["tables"].get(name, []), row)
-            print(name, split, {k: float(f"{v:.4g}") for k, v in row["networks"][str(MOST)].items()}, flush=True)
-            write(arguments.output, {"tables": results["tables"]}, "scikit-learn")
-    print(markdown(results))
-
-
 if __name__ == "__main__":
-    main()
+    measure_splits(__doc__, measure, markdown)

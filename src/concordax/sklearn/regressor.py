@@ -128,9 +128,11 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         go_on = self.warm_start and self.__sklearn_is_fitted__() and self._fits_on(X, targets[weights > 0])
         if not go_on:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
-            self._target_scaler = self._scale_of(targets, weights, X, self.target_scale)
+        x = self._scaler.transform(X)
+        if not go_on:
+            self._target_scaler = self._scale_of(targets, weights, x, self.target_scale)
         self._reservoir = None
-        self._train(self._scaler.transform(X), self._target_scaler.transform(targets), weights, go_on=go_on)
+        self._train(x, self._target_scaler.transform(targets), weights, go_on=go_on)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -148,14 +150,16 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         X, targets, weights = self._checked(X, y, sample_weight, reset=first)
         if first:
             self._scaler = TableScaler().fit(X, sample_weight=weights)
+        x = self._scaler.transform(X)
+        if first:
             scale = "linear" if self.target_scale == "auto" else self.target_scale
-            self._target_scaler = self._scale_of(targets, weights, X, scale)
+            self._target_scaler = self._scale_of(targets, weights, x, scale)
         elif not self._target_scaler.fits(targets[weights > 0]):
             raise ValueError(
                 f"`y` holds {targets[weights > 0].min():.6g}, and the fit that this goes on from learnt logarithms, "
                 'which need positive numbers: begin again with `target_scale="linear"`.'
             )
-        self._train_on_stream(self._scaler.transform(X), self._target_scaler.transform(targets), weights)
+        self._train_on_stream(x, self._target_scaler.transform(targets), weights)
         return self
 
     def _checked(self, X, y, sample_weight, *, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -172,8 +176,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         return same and len(self._scaler.scale_) == X.shape[1] and self._target_scaler.fits(targets)
 
     def _scale_of(self, targets: np.ndarray, weights: np.ndarray, x: np.ndarray, scale: str) -> TargetScaler:
-        scaler = TargetScaler(scale, robust=self.loss == "pseudo_huber")
-        return scaler.fit(targets, weights, self._scaler.transform(x))
+        return TargetScaler(scale, robust=self.loss == "pseudo_huber").fit(targets, weights, x)
 
     def _make_loss(self):
         return SquaredError() if self.loss == "squared_error" else PseudoHuberLoss(_OUTLIER_SCALE)
