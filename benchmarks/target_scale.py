@@ -46,14 +46,20 @@ def markdown(record: dict) -> str:
             taken.append((np.log(share), gain))
         held = " | ".join(f"{100 * _mean(rows, scale, 'covered_95'):.0f} %" for scale in _SCALES)
         lines.append(f"| {name} | {count} of {len(rows)} splits | {share:.3f} | {gain:+.3f} | {held} |")
+    return _summed_up(taken) + "\n\n" + "\n".join(lines) + "\n"
+
+
+def _summed_up(taken: list[tuple[float, float]]) -> str:
+    """What logarithms change in the mean, from log shares of the RMSE and nats a row by table."""
+    if not taken:
+        return "On none of these tables are logarithms taken."
     shares, gains = np.array(taken).T
-    what = (
+    return (
         f"On the {len(taken)} tables where logarithms are taken the RMSE changes by "
         f"{100 * np.expm1(shares.mean()):+.1f} % in the geometric mean ({np.sum(shares < 0)} better, "
         f"{np.sum(shares > 0)} worse), and the log likelihood by "
         f"{gains.mean():+.2f} nats a row ({np.sum(gains > 0)} better, {np.sum(gains < 0)} worse)."
     )
-    return what + "\n\n" + "\n".join(lines) + "\n"
 
 
 def _is_positive(table: Table) -> bool:
