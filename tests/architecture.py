@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "proximal",
         "leave_one_out",
         "strength",
+        "adaptive_strength",
+        "scheduled_strength",
         "evidence",
         "cross_validation",
     ),

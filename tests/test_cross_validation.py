@@ -1,4 +1,4 @@
-"""Strengths by cross-validation and along a path, against dense references of the linearised model."""
+"""Strengths by cross-validation, against dense references of the linearised model."""
 
 import jax
 import jax.numpy as jnp
@@ -57,31 +57,6 @@ def test_an_update_goes_to_the_better_side(rule, loss):
         moves.append(float(strength.update(state, system, prepared, helpers.LOSSES[loss], batch).ratio))
     assert 1.0 < moves[0] <= 3.0 + 1e-12
     assert moves[1] < 1.0
-
-
-def test_annealed_strength_follows_its_path():
-    strength = cx.AnnealedStrength(1e-2, 1e-3, factor=0.25)
-    x = jnp.linspace(-1, 1, 20)[:, None]
-    model = cx.MLP(inputs=1, widths=(5,))
-    start = model.init(jax.random.key(0))
-    result = cx.train(
-        model, cx.SquaredError(), cx.L2(), start, (x, x**2), strength=strength, max_steps=4, tolerance=0.0,
-        validation=(x[:5] + 0.01, x[:5] ** 2, jnp.arange(5.0)),
-    )  # fmt: skip
-    taken = np.concatenate([[0], np.cumsum(result.history["accepted"])[:-1]])
-    np.testing.assert_allclose(result.history["strength"], np.maximum(1e-2 * 0.25**taken, 1e-3), rtol=1e-6)
-    errors = 0.5 * (model(result.params, x[:5] + 0.01) - x[:5] ** 2)[:, 0] ** 2
-    assert result.history["validation_loss"][-1] == pytest.approx(
-        float(jnp.average(errors, weights=jnp.arange(5.0))), rel=1e-4
-    )
-
-
-@pytest.mark.parametrize("arguments", [(1e-3, 1e-2), (1e-3, 0.0), (np.inf, 1.0)])
-def test_paths_that_do_not_fall_are_refused(arguments):
-    with pytest.raises(ValueError, match="between"):
-        cx.AnnealedStrength(*arguments)
-    with pytest.raises(ValueError, match="factor"):
-        cx.AnnealedStrength(1.0, 0.1, factor=1.0)
 
 
 def test_noise_of_a_robust_loss_forgets_outliers():

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from concordax.sklearn import GGNClassifier, GGNRegressor  # noqa: E402
-from concordax.sklearn.held_out import is_held_out  # noqa: E402
+from concordax.sklearn.held_out import tenths  # noqa: E402
 from concordax.sklearn.reservoir import Reservoir  # noqa: E402
 from concordax.sklearn.scaling import TableScaler  # noqa: E402
 from table_cases import SMALL, sine  # noqa: E402
@@ -259,11 +259,12 @@ def test_cross_validated_strength_of_a_linear_model_is_the_best_of_a_grid():
 
 def test_held_out_rows_depend_on_the_row_alone():
     x = np.random.default_rng(0).normal(size=(4000, 5))
-    held_out = is_held_out(x)
-    assert abs(held_out.mean() - 0.1) < 0.02
+    parts = tenths(x)
+    assert sorted(set(parts)) == list(range(10))
+    np.testing.assert_allclose(np.bincount(parts) / len(x), 0.1, atol=0.02)
     order = np.random.default_rng(1).permutation(len(x))
-    np.testing.assert_array_equal(is_held_out(x[order]), held_out[order])
-    np.testing.assert_array_equal(is_held_out(np.repeat(x[:50], 2, axis=0)), np.repeat(held_out[:50], 2))
+    np.testing.assert_array_equal(tenths(x[order]), parts[order])
+    np.testing.assert_array_equal(tenths(np.repeat(x[:50], 2, axis=0)), np.repeat(parts[:50], 2))
 
 
 def test_batches_need_a_number_as_strength():

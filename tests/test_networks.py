@@ -19,9 +19,9 @@ THREE = {"hidden_widths": (8,), "n_networks": 3, "max_steps": 12}
 
 def _alone(model):
     """The networks of a fit, each as an estimator of its own."""
-    for network in model.networks_:
+    for number, network in enumerate(model.networks_):
         one = copy.copy(model)
-        one.networks_, one._cache = [network], {}
+        one.networks_, one.strengths_, one._cache = [network], model.strengths_[[number]], {}
         yield one
 
 
@@ -46,36 +46,50 @@ def test_the_first_network_is_the_one_that_a_single_one_would_be(fitted):
     assert len(model.networks_) == 3
 
 
-def test_the_others_take_its_steps_at_its_strength(fitted):
+def test_the_others_take_its_steps_at_its_strengths(fitted):
     model, _, _, told = fitted
-    first, *others = [[(step, record) for step, record in told if record["network"] == k] for k in (1, 2, 3)]
+    first, *others = [[record for _, record in told if record["network"] == k] for k in (1, 2, 3)]
     assert len(first) == model.n_steps_
-    for run in others:
-        assert [step for step, _ in run] == list(range(1, len(run) + 1))
-        strengths = [record["strength"] for _, record in run]
-        if model.strength == "held_out":
-            # The path comes again, up to where the held-out rows were predicted best, and no row is held out.
-            assert strengths[0] > strengths[-1] == pytest.approx(model.strength_)
-            assert np.isnan(run[0][1]["validation_loss"])
-            assert np.isfinite(first[0][1]["validation_loss"])
-            assert len(run) <= model.best_step_
-        else:
-            assert len(run) == model.best_step_
-            assert strengths == pytest.approx([model.strength_] * len(run))
     assert not np.array_equal(model.networks_[1][0][0], model.networks_[2][0][0])
+    if model.strength == "held_out":
+        return
+    expected = [record["strength"] for record in first[: model.best_step_]]
+    for run in others:
+        assert [record["strength"] for record in run] == pytest.approx(expected)
+    assert model.strengths_.tolist() == [model.strength_] * 3
+    assert (len(set(expected)) > 3) == (model.strength == "evidence")
 
 
-def test_the_others_learn_from_all_rows_where_the_first_holds_some_out(monkeypatch):
+def test_each_holds_out_a_tenth_of_its_own(monkeypatch):
     x, y = sine(120)
-    seen = []
+    tenths, kept = [], []
 
     def spy(*args, **options):
-        seen.append(float(options["weights"].sum()))
-        return cx.train(*args, **options)
+        if options.get("validation") is not None:
+            tenths.append({row.tobytes() for row in options["validation"].inputs})
+        result = cx.train(*args, **options)
+        kept.append((options.get("validation") is not None, result.best_strength))
+        return result
 
-    monkeypatch.setattr(module, "train", spy)
-    GGNRegressor(**THREE, strength="held_out").fit(x, y)
-    assert seen == [120.0, 120.0]
+    monkeypatch.setattr("concordax.sklearn.held_out.train", spy)
+    model = GGNRegressor(**THREE, strength="held_out").fit(x, y)
+    assert len(tenths) == 3
+    assert min(map(len, tenths)) > 0
+    assert sum(map(len, tenths)) == len(set.union(*tenths))
+    assert model.strengths_.tolist() == [strength for judged, strength in kept if judged]
+    assert model.strength_ == model.strengths_[0]
+
+
+def test_error_bars_are_those_of_each_networks_strength():
+    x, y = sine(80)
+    model = GGNRegressor(**THREE, strength=1e-3).fit(x, y)
+    model.strengths_ = np.array([1e-3, 1e-2, 1e-1])
+    found = [float(model._posterior(number).effective_parameters) for number in range(3)]
+    # γ = Σ e/(e + τ) over the eigenvalues of each kernel, which do not depend on τ.
+    for number, strength in enumerate(model.strengths_):
+        values = np.asarray(model._posterior(number).eigenvalues())
+        assert found[number] == pytest.approx(np.sum(values / (values + strength)), rel=1e-6)
+    assert found[0] > found[1] > found[2]
 
 
 @pytest.mark.parametrize(("network", "kept"), [(1, 1), (2, 1), (3, 2)])

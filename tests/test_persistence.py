@@ -136,7 +136,7 @@ def test_flipped_bytes_never_give_another_error(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format version 2; this concordax reads 3"),
+        ({"format_version": 2}, "format version 2; this concordax reads 4"),
         ({"format_version": None}, "format version None"),
         ({"columns": None}, "part of the model is missing"),
         ({"pipeline": "text"}, "part of the model is missing"),

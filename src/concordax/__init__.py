@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from .regularizers import PseudoHuber as PseudoHuber
     from .regularizers import SmoothBox as SmoothBox
     from .regularizers import Sum as Sum
+    from .scheduled_strength import AnnealedStrength as AnnealedStrength
+    from .scheduled_strength import ScheduledStrength as ScheduledStrength
     from .self_concordance import SelfConcordance as SelfConcordance
     from .self_concordance import tightest as tightest
     from .self_concordance import verify as verify
@@ -74,7 +76,6 @@ if TYPE_CHECKING:
     from .steps import PublishedStep as PublishedStep
     from .steps import SelfConcordantStep as SelfConcordantStep
     from .stochastic_trust_region import StochasticTrustRegion as StochasticTrustRegion
-    from .strength import AnnealedStrength as AnnealedStrength
     from .strength import FixedStrength as FixedStrength
     from .training import train as train
     from .trust_region import TrustRegion as TrustRegion
@@ -122,12 +123,13 @@ _NAMES = {
         "SmoothBox",
         "Sum",
     ),
+    "scheduled_strength": ("AnnealedStrength", "ScheduledStrength"),
     "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),
     "sparse": ("Sparsity", "sparsity"),
     "steps": ("Backtracking", "BarzilaiBorwein", "FixedStep", "PublishedStep", "SelfConcordantStep"),
     "stochastic_trust_region": ("StochasticTrustRegion",),
-    "strength": ("AnnealedStrength", "FixedStrength"),
+    "strength": ("FixedStrength",),
     "training": ("train",),
     "trust_region": ("TrustRegion",),
 }

@@ -61,6 +61,11 @@ class RunStatus(IntEnum):
         """True unless the run ended because steps failed."""
         return self < RunStatus.STALLED
 
+    @property
+    def by_the_user(self) -> bool:
+        """True where someone, or a callback, asked for the end."""
+        return self in (RunStatus.STOPPED_BY_CALLBACK, RunStatus.INTERRUPTED)
+
 
 _RUN_MESSAGES = {
     RunStatus.CONVERGED: "Converged: the objective no longer falls by more than the tolerance.",

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Batch
+from .adaptive_strength import AbstractAdaptiveStrength
 from .evidence import judge
 from .leave_one_out import leave_one_out, left_out_residual
 from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .solvers import AbstractPrepared, Complexity
-from .strength import AbstractAdaptiveStrength
 from .system import System
 
 # Neighbours of τ at which the score is taken too, as a factor: three points to lay a parabola through.

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Batch
+from .adaptive_strength import AbstractAdaptiveStrength
 from .leave_one_out import leave_one_out
 from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .solvers import Complexity
-from .strength import AbstractAdaptiveStrength, StrengthState
+from .strength import StrengthState
 from .system import System
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._status import StepStatus
 from ._types import Batch
+from .adaptive_strength import AbstractAdaptiveStrength
 from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
@@ -20,7 +21,7 @@ from .regularizers import AbstractRegularizer
 from .remembered import Structure, remembered, structure
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
-from .strength import AbstractAdaptiveStrength, AbstractStrength, StrengthState, as_strength
+from .strength import AbstractStrength, StrengthState, as_strength
 from .system import Problem, System, build_system, make_batch
 from .trust_region import TrustRegion
 
@@ -62,6 +63,11 @@ class GGNState(NamedTuple):
     rule: Any
     strength_rule: StrengthState
     info: StepInfo
+
+    def under(self, strength: AbstractStrength) -> "GGNState":
+        """This state to go on from with a strength of one's own."""
+        rule = strength.resume(self.strength_rule)
+        return self._replace(strength_rule=rule, info=self.info._replace(strength=rule.strength))
 
 
 def local_problem(

@@ -4,18 +4,14 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from ._status import RunStatus
 from .losses import AbstractLoss
-from .optimizer import make_algorithm
 from .regularizers import AbstractRegularizer
-from .solvers import Auto
 from .sparse import Sparsity, sparsity
 from .training import train
-from .trust_region import TrustRegion
 
 
 class StrengthPath(NamedTuple):
@@ -111,18 +107,9 @@ def strength_path(
         if name in options:
             raise TypeError(f"`strength_path({name}=...)`: each run has its own; pass strengths=[...].")
     ordered = ordered if keep_order else sorted(ordered)
-    parts = {"solver": Auto(), "step": TrustRegion(), "damping": 0.0}
-    chosen = {name: options.get(name, part) for name, part in parts.items()}
-    algorithm = make_algorithm(model, loss, regularizer, strength=ordered[0], **chosen)
     runs = []
     for strength in ordered:
-        # The state carries τ, as an array: a `FixedStrength` for each would be a program to compile for each.
-        state = algorithm.init(params)
-        tau = jnp.asarray(strength, state.info.strength.dtype)
-        state = state._replace(
-            strength_rule=state.strength_rule._replace(strength=tau), info=state.info._replace(strength=tau)
-        )
-        result = train(model, loss, regularizer, params, data, strength=ordered[0], state=state, **options)
+        result = train(model, loss, regularizer, params, data, strength=strength, **options)
         params = result.params
         runs.append(result)
     last = lambda name: np.array([run.history[name][-1] for run in runs], float)

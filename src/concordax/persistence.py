@@ -16,7 +16,7 @@ from concordax.files import replace_atomically
 from concordax.tabular import Task
 
 FORMAT = "concordax model"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # What a model file may bring to life besides what skops trusts by itself (arrays, containers, scikit-learn's classes).
 TRUSTED = [

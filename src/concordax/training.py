@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ._checks import check_data, check_training_options
 from ._status import RunStatus, StepStatus
 from ._types import Batch
+from .adaptive_strength import AbstractAdaptiveStrength
 from .batches import Batches, Stream, StreamBatches
 from .first_order import FirstOrder, make_first_order
 from .history import RunSetup, TrainResult, as_arrays
@@ -111,7 +112,8 @@ def train(
         callbacks: called as callback(step, record) after each step; one that returns True ends the run. An `Observer`
             among them, as `ntk.Monitor`, sees parameters, rows and parts as well, and the start before the first step.
         progress: whether to draw a progress bar (needs `rich`).
-        state: an optimizer's state to go on from.
+        state: that of an earlier run, or of the optimizer, to go on from. An adaptive strength goes on from the one in
+            it; a number, or a schedule, is as given here.
 
     Returns:
         A `TrainResult`.
@@ -142,17 +144,17 @@ def train(
     if validation is not None:
         inputs, targets, *rest = validation
         held_out = _checked(algorithm, params, inputs, targets, *rest)
-    if algorithm.strength.is_adaptive and not batches.full:
+    if isinstance(algorithm.strength, AbstractAdaptiveStrength) and not batches.full:
         raise ValueError(
             f"`train(strength={strength!r}, batch_size={batch_size})`: the evidence is that of all rows; "
-            "use batch_size=None and arrays as data, or a number as strength."
+            "use batch_size=None and arrays as data, or a strength that is known in advance."
         )
     if step is None and isinstance(algorithm, Algorithm) and not batches.full:
         algorithm = replace(algorithm, step=StochasticTrustRegion())
     algorithm, reason = _resolved(algorithm, params, batches)
     run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
-    state = algorithm.init(params) if state is None else state
+    state = algorithm.init(params) if state is None else state.under(algorithm.strength)
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
         result = run.loop(params, state, batches, max_steps, rule, observers)
@@ -301,8 +303,8 @@ class _Run:
     def _reason(self, rule: StoppingRule, batches, state: GGNState, since_best: int) -> RunStatus | None:
         """Whether to stop: judged each step on the full batch, else on the mean objectives of whole epochs."""
         record = self.records[-1]
+        settled = self.algorithm.strength.is_settled(state.strength_rule)
         if batches.full:
-            settled = self.algorithm.strength.is_settled(state.strength_rule)
             return rule.observe(
                 record, float(state.info.objective), record["objective"],
                 settled=settled, since_peak=since_best if self.adaptive else 0,
@@ -315,7 +317,7 @@ class _Run:
         last, current = (float(np.mean([r["objective"] for r in part])) for part in (earlier, latest))
         # A batch that refuses its step is nothing unusual; an epoch of nothing else is.
         taken = [r for r in latest if r["status"] == StepStatus.ACCEPTED]
-        return rule.observe({**(taken or [record])[-1], "decrement": np.inf}, last, current)
+        return rule.observe({**(taken or [record])[-1], "decrement": np.inf}, last, current, settled=settled)
 
     def _record(self, state: GGNState, params, seconds: float) -> dict[str, float]:
         record = dict(zip(state.info._fields, np.asarray(_packed(state.info)).tolist(), strict=True))

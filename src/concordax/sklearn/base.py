@@ -106,6 +106,7 @@ class GGNEstimator(FittedNetworks):
                 progress=bool(self.verbose),
             )  # fmt: skip
             self.networks_ = [[(np.asarray(w), np.asarray(b)) for w, b in params] for params in found.params]
+        self.strengths_ = np.array(found.strengths)
         self._learnt(found.first)
         self.seconds_ = time.perf_counter() - start
 

@@ -5,7 +5,8 @@ import numpy as np
 from ..cross_validation import GeneralizedCrossValidation, LeaveOneOut
 from ..evidence import Evidence
 from ..regularizers import L2, AbstractRegularizer, PseudoHuber
-from ..strength import AbstractStrength, AnnealedStrength, FixedStrength
+from ..scheduled_strength import AnnealedStrength
+from ..strength import AbstractStrength, FixedStrength
 from ..trust_region import TrustRegion
 
 _FEWEST_UNITS, _MOST_UNITS, _ROWS_A_UNIT = 100, 300, 50

@@ -115,7 +115,7 @@ class FittedNetworks(BaseEstimator):
         regularizer = defaults.regularizer(self.regularizer, self._units)
         data = (jnp.asarray(self._rows, self._dtype), jnp.asarray(self._targets, self._dtype))
         parts = (self._model, self._make_loss(), regularizer, self._params(number))
-        built = posterior(*parts, data, strength=self.strength_, weights=self._sample_weight)
+        built = posterior(*parts, data, strength=float(self.strengths_[number]), weights=self._sample_weight)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(built) if eqx.is_array(leaf))
         if number == 0 or needed * len(self.networks_) < _SHARE_OF_CACHE * free_bytes():
             cache[number] = built

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ..history import TrainResult
@@ -16,12 +15,12 @@ from ..training import train
 from .defaults import padded
 
 Parts = tuple[Callable, AbstractLoss, AbstractRegularizer]
-_SHARE = 0.1
+PARTS = 10
 # A trust region asks for no digits: at an error of 1e-2 of the model's norm the steps gain as much as at 1e-6 and cost
 # two thirds, and a solve cut short is still a step.
-SOLVER = Auto(nystrom=NystromCG(tolerance=1e-2, max_iterations=100))
+_SOLVER = Auto(nystrom=NystromCG(tolerance=1e-2, max_iterations=100))
 # Steps with all rows at the end, as a share of those without.
-MORE_STEPS = 0.1
+_MORE_STEPS = 0.1
 
 
 class Rows(NamedTuple):
@@ -32,19 +31,19 @@ class Rows(NamedTuple):
     weights: np.ndarray
 
 
-def is_held_out(inputs: np.ndarray, share: float = _SHARE) -> np.ndarray:
-    """Which rows to hold out [n]: by a hash of each row's inputs.
+def tenths(inputs: np.ndarray) -> np.ndarray:
+    """Which of ten parts, from 0 to 9, each row belongs to [n]: by a hash of its inputs.
 
-    The choice does not depend on order, weights or other rows, and rows that are the same are on the same side: a copy
+    The choice does not depend on order, weights or other rows, and rows that are the same are in the same part: a copy
     of a training row among the held-out ones would vouch for what the network has learnt by heart.
     """
     digests = [hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in np.ascontiguousarray(inputs)]
-    return np.array([int.from_bytes(digest, "little") for digest in digests]) < share * 2**32
+    return np.array([(PARTS * int.from_bytes(digest, "little")) >> 32 for digest in digests])
 
 
 def train_with_held_out(
-    parts: Parts, params: Any, rows: Rows, *, strength, max_steps: int, **options: Any
-) -> tuple[TrainResult, int]:
+    parts: Parts, params: Any, rows: Rows, tenth: int, *, strength, max_steps: int, **options: Any
+) -> TrainResult:
     """Trains along a path of strengths without a tenth of the rows, and then a little with all.
 
     Kept is the step that predicts the held-out rows best; from there training goes on at its strength with all rows for
@@ -54,36 +53,36 @@ def train_with_held_out(
         parts: model, loss and regularizer.
         params: where to start.
         rows: all rows, of positive weight.
+        tenth: which part of them is held out, from 0 to 9.
         strength: the path, an `AnnealedStrength`.
         max_steps: steps at most, those at the end apart.
         options: more for `train`.
 
     Returns:
-        A `TrainResult` whose best parameters are the last ones, its history that of both parts; and the steps to the
-        one that predicts the held-out rows best.
+        A `TrainResult` whose best parameters are the last ones, its history that of both parts.
     """
-    held_out = is_held_out(rows.inputs)
+    held_out = tenths(rows.inputs) == tenth
     learnt = padded(*(part[~held_out] for part in rows))
     checked = Rows(*(part[held_out] for part in rows))
     first = train(
         *parts, params, (learnt[0], learnt[1]), weights=learnt[2], strength=strength, max_steps=max_steps,
-        validation=checked, solver=SOLVER, **options,
+        validation=checked, solver=_SOLVER, **options,
     )  # fmt: skip
-    more = int(MORE_STEPS * first.best_step)
-    if more == 0 or not first.status.succeeded:
-        return first, first.best_step
-    tau = jax.numpy.asarray(first.best_strength, first.state.strength_rule.strength.dtype)
-    state = first.state._replace(strength_rule=first.state.strength_rule._replace(strength=tau))
+    more = int(_MORE_STEPS * first.best_step)
+    if more == 0 or not first.status.succeeded or first.status.by_the_user:
+        return first
     every = padded(*rows)
     second = train(
         *parts, first.best_params, (every[0], every[1]), weights=every[2], strength=FixedStrength(first.best_strength),
-        max_steps=more, state=state, solver=SOLVER, **options,
+        max_steps=more, state=first.state, solver=_SOLVER, **options,
     )  # fmt: skip
-    return _joined(first, second), first.best_step
+    return _joined(first, second)
 
 
 def _joined(first: TrainResult, second: TrainResult) -> TrainResult:
     history = {name: np.concatenate([first.history[name], second.history[name]]) for name in first.history}
     after = len(first.history["seconds"])
     history["seconds"][after:] += first.history["seconds"][-1]
-    return second._replace(status=first.status, history=history, best_step=after + second.best_step)
+    # That the second part came to the end of its steps is no news; that it was stopped is.
+    status = second.status if second.status.by_the_user else first.status
+    return second._replace(status=status, history=history, best_step=after + second.best_step)

@@ -1,36 +1,27 @@
-"""Networks of different starts that predict together: the first chooses strength and steps, the others follow it."""
+"""Networks of different starts that predict together, and who among them chooses strength and steps."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._status import RunStatus
 from ..history import TrainResult
 from ..observers import Observer
-from ..strength import AbstractStrength, AnnealedStrength, FixedStrength
+from ..scheduled_strength import AnnealedStrength, ScheduledStrength
+from ..strength import AbstractStrength, FixedStrength
 from ..training import Callback, train
 from .defaults import padded
-from .held_out import MORE_STEPS, SOLVER, Parts, Rows, train_with_held_out
-
-_ENDED_BY_USER = (RunStatus.INTERRUPTED, RunStatus.STOPPED_BY_CALLBACK)
+from .held_out import PARTS, Parts, Rows, train_with_held_out
 
 
 class Networks(NamedTuple):
-    """The run of the first network, and the parameters of all."""
+    """The run of the first network; the parameters of all, and the strength that each ended with."""
 
     first: TrainResult
     params: list[PyTree]
-
-
-class _Course(NamedTuple):
-    """What the first network's run says of the others': the strength, the steps, and options of `train`."""
-
-    strength: AbstractStrength
-    steps: int
-    options: dict[str, Any]
+    strengths: list[float]
 
 
 def train_networks(
@@ -41,71 +32,71 @@ def train_networks(
     *,
     strength: AbstractStrength,
     callbacks: Sequence[Callback | Observer],
-    **options: Any,
+    **options,
 ) -> Networks:
-    """Trains the first network until its score is best, and the others at its strength for as many steps.
+    """Trains one network after the other.
 
-    Networks that differ in their starts alone err in part independently, so that their mean errs less than each. That
-    they follow the first spares them the estimates, a third of a step's price, and stops them where it was stopped: on
-    noisy tables, others that chose for themselves were no better, and trained to the end at its strength were worse.
+    Networks that differ in their starts err in part independently, so that their mean errs less than each. Where rows
+    judge, each network holds out a tenth of its own: one tenth may by chance end the path too early, for all of them.
+    Elsewhere the first is trained until its score is best, and the others take its course: as many steps, at its
+    strengths one by one. That spares them the estimates, a third of a step's price; others that chose for themselves
+    were no better, and others that began at its last strength learnt by heart what they could not unlearn.
 
     Args:
         parts: model, loss and regularizer.
         starts: parameters to start from, a network.
         keys: random keys, a network; they shuffle mini-batches.
         rows: scaled inputs, encoded targets, positive weights.
-        strength: of the first network; an `AnnealedStrength` is judged by held-out rows.
+        strength: of the first network; an `AnnealedStrength` is judged by held-out rows, for each.
         callbacks: told of all steps, with the number of the network from 1 as "network"; observers of those of the
             first network. One that returns True ends the whole.
         options: more for `train`.
 
     Returns:
-        The first run and the parameters of the networks that came to their end.
+        The first run, and what the networks that came to their end have learnt.
     """
-    first, course = _lead(parts, starts[0], keys[0], rows, strength, callbacks=_numbered(callbacks, 1), **options)
-    params = [first.best_params]
-    if first.status in _ENDED_BY_USER or not first.status.succeeded:
-        return Networks(first, params)
-    inputs, targets, weights = padded(*rows)
-    told = [callback for callback in callbacks if not isinstance(callback, Observer)]
-    for number, (start, key) in enumerate(zip(starts[1:], keys[1:], strict=True), start=2):
-        if course.steps == 0:
-            params.append(start)
-            continue
-        result = train(
-            *parts, start, (inputs, targets), weights=weights, strength=course.strength,
-            **{**options, **course.options, "max_steps": course.steps, "key": key,
-               "callbacks": _numbered(told, number)},
-        )  # fmt: skip
-        if result.status in _ENDED_BY_USER:
+    runs: list[TrainResult] = []
+    for number, (start, key) in enumerate(zip(starts, keys, strict=True)):
+        mine = {**options, "key": key, "callbacks": _told(callbacks, number)}
+        if isinstance(strength, AnnealedStrength):
+            run = train_with_held_out(parts, start, rows, number % PARTS, strength=strength, **mine)
+        elif not runs:
+            run = _train(parts, start, rows, strength=strength, **mine)
+        elif runs[0].best_step == 0:
+            run = runs[0]._replace(best_params=start)
+        else:
+            course = {"strength": _course(strength, runs[0], mine["max_steps"]), "max_steps": runs[0].best_step}
+            # Scored as the first was: at the strength that its best step led to, with which it was not trained on.
+            run = _train(parts, start, rows, **{**mine, **course})._replace(best_strength=runs[0].best_strength)
+        if runs and run.status.by_the_user:
             break
-        params.append(result.best_params)
-    return Networks(first, params)
+        runs.append(run)
+        if runs[0].status.by_the_user or not runs[0].status.succeeded:
+            break
+    return Networks(runs[0], [run.best_params for run in runs], [run.best_strength for run in runs])
 
 
-def _lead(
-    parts: Parts, start: PyTree, key: PRNGKeyArray, rows: Rows, strength: AbstractStrength, **options: Any
-) -> tuple[TrainResult, _Course]:
-    """The first network's run, and the course that the others take from it."""
-    if isinstance(strength, AnnealedStrength):
-        # The others learn from all rows from the start: how long to train is known, nothing has to be held out.
-        result, steps = train_with_held_out(parts, start, rows, strength=strength, **options)
-        path = AnnealedStrength(strength.initial, min(result.best_strength, strength.initial))
-        return result, _Course(path, steps + int(MORE_STEPS * steps), {"solver": SOLVER})
+def _train(parts: Parts, start: PyTree, rows: Rows, **options) -> TrainResult:
     inputs, targets, weights = padded(*rows)
-    result = train(*parts, start, (inputs, targets), weights=weights, strength=strength, key=key, **options)
-    return result, _Course(FixedStrength(result.best_strength), result.best_step, {})
+    return train(*parts, start, (inputs, targets), weights=weights, **options)
 
 
-def _numbered(callbacks: Sequence[Callback | Observer], number: int) -> list[Callback | Observer]:
-    """The callbacks, functions among them with the number of the network in what they are told."""
+def _course(strength: AbstractStrength, first: TrainResult, max_steps: int) -> AbstractStrength:
+    """The strengths of a run's steps up to its best one, as a schedule of the length that all fits have."""
+    if isinstance(strength, FixedStrength):
+        return strength
+    values = [*first.history["strength"][: first.best_step], first.best_strength]
+    return ScheduledStrength([*values, *[first.best_strength] * (max_steps - len(values))])
 
-    def numbered(callback: Callback | Observer) -> Callback | Observer:
-        if isinstance(callback, Observer):
-            return callback
-        return lambda step, record: callback(step, {**record, "network": float(number)})
 
-    return [numbered(callback) for callback in callbacks]
+def _told(callbacks: Sequence[Callback | Observer], number: int) -> list[Callback | Observer]:
+    """The callbacks of a network: functions with its number, from 1, in what they are told; observers of the first."""
+
+    def numbered(callback: Callback) -> Callback:
+        return lambda step, record: callback(step, {**record, "network": number + 1.0})
+
+    told = [callback for callback in callbacks if number == 0 or not isinstance(callback, Observer)]
+    return [callback if isinstance(callback, Observer) else numbered(callback) for callback in told]
 
 
 def starts_and_keys(

@@ -53,16 +53,17 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
 
     Attributes:
         networks_: a list of networks, each a list of layers (weight [d_out, d_in], bias [d_out]), on scaled inputs.
-        strength_: the strength that all networks ended with.
+        strengths_: the strength that each network ended with, [k].
         noise_: standard deviation of the noise, in target units, or of the logarithm where that is learnt; an array
             for several targets.
         target_is_log_: whether logarithms are learnt; an array for several targets.
         loo_residuals_: target minus its prediction by the linearised networks without the row, [n] or [n, c].
         seconds_: of the whole fit.
-        effective_parameters_: γ, of `n_parameters_`. This and what follows are of the first network.
+        strength_: of the first network, like all that follows.
+        effective_parameters_: γ, of `n_parameters_`.
         log_evidence_: of Laplace's approximation, in nats.
         n_steps_, status_, history_: its run.
-        best_step_: steps taken when the parameters that were kept were reached; the others take as many.
+        best_step_: steps taken when the parameters that were kept were reached.
 
     Raises:
         ValueError: for data or parameters out of range.
