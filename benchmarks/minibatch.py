@@ -8,14 +8,13 @@ and with all seeds at the rate that was best on the test rows, which favors them
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
-from results import write
+from results import stored_tables, write
 from sklearn.datasets import load_digits
 
 import concordax as cx
@@ -110,7 +109,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="*", default=["concordax", *RATES], choices=["concordax", *RATES])
     parser.add_argument("--output", type=Path, required=True, help="a record there keeps what is not measured anew")
     arguments = parser.parse_args()
-    tables = json.loads(arguments.output.read_text())["tables"] if arguments.output.exists() else {}
+    tables = stored_tables(arguments.output)
     for name in arguments.tables:
         tables[name] = tables.get(name, {}) | measure(name, arguments.data_dir, arguments.contestants)
         record = write(arguments.output, {"epochs": EPOCHS, "batch": BATCH, "strength": STRENGTH, "tables": tables})

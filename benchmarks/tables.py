@@ -10,7 +10,6 @@ included.
 """
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from contestants import CONTESTANTS
 from datasets import NAMED, OTHERS, TABLES, Table, chosen
-from results import write
+from results import merged, stored_tables, write
 from scipy.stats import norm
 from sklearn.metrics import log_loss
 
@@ -82,11 +81,6 @@ def run(name: str, table: Table, contestant: str, split: int, parts: tuple[np.nd
     shown = {key: float(f"{value:.4g}") for key, value in figures.items()}
     print(name, contestant, shown, flush=True)
     return figures
-
-
-def merged(old: list[dict], new: dict) -> list[dict]:
-    """The rows of a table and contestant with the new one in the place of its split."""
-    return sorted([row for row in old if row["split"] != new["split"]] + [new], key=lambda row: row["split"])
 
 
 def _mean_and_error(rows: list[dict], key: str) -> tuple[float, float]:
@@ -219,16 +213,16 @@ def main() -> None:
     arguments = parser.parse_args()
     groups = {"named": NAMED, "others": OTHERS}
     names = [name for word in arguments.tables for name in groups.get(word, [word])]
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"tables": {}}
+    tables = stored_tables(arguments.output)
     for name in names:
         table = TABLES[name](arguments.data_dir)
-        rows = results["tables"].setdefault(name, {})
+        rows = tables.setdefault(name, {})
         for contestant in arguments.contestants:
             for split, parts in chosen(table, arguments.splits):
                 figures = run(name, table, contestant, split, parts)
                 if figures is not None:
                     rows[contestant] = merged(rows.get(contestant, []), figures)
-                    write(arguments.output, {"tables": results["tables"]}, "scikit-learn")
+                    write(arguments.output, {"tables": tables}, "scikit-learn")
 
 
 if __name__ == "__main__":

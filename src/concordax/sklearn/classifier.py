@@ -180,9 +180,9 @@ class GGNClassifier(ClassifierMixin, GGNEstimator):
         x = self._inputs(X)
         if not corrected:
             return np.exp(self._log_probabilities(x))
-        moments, loss = self._outputs_and_covariances(x), self._make_loss()
+        loss = self._make_loss()
         with self._computation():
-            each = [class_probabilities(loss, jnp.asarray(mean), jnp.asarray(cov)) for mean, cov in moments]
+            each = [class_probabilities(loss, *fitted.predict(jnp.asarray(x))) for fitted in self._posteriors()]
             probabilities = np.mean([np.asarray(one, np.float64) for one in each], axis=0)
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 

@@ -17,7 +17,7 @@ _SINGLE_FROM = 20_000
 # better by up to a tenth of the log loss, on two of three with more held-out rows by a factor of two and more.
 _HELD_OUT_FROM = 10_000
 # Networks: as many as learn 2,500 numbers of output together, from two to five.
-_FEWEST_NETWORKS, _MOST_NETWORKS, _NUMBERS_OF_ALL, _TWO_UP_TO = 2, 5, 2500, 5000
+_FEWEST_NETWORKS, _MOST_NETWORKS, _NUMBERS_OF_ALL = 2, 5, 2500
 # From 0.1 to 10 times the mean of diag K, errors on twelve tables differ by less than the splits do, but for two, where
 # structure is nearly linear and 10 is worse.
 _INITIAL_DAMPING = 1.0
@@ -43,15 +43,9 @@ def widths(hidden_widths, rows: float) -> tuple[int, ...]:
 
 
 def networks(choice, numbers: float) -> int:
-    """How many networks; "auto" is five up to 500 numbers of output, then fewer, two from 834 to 5,000.
-
-    Beyond, where one takes half a minute by the evidence, it is one; by held-out rows, which are sooner through with
-    10,000 numbers, two up to 20,000.
-    """
+    """How many networks; "auto" is five up to 500 numbers of output, then fewer, and two from 834 on."""
     if not isinstance(choice, str):
         return int(choice)
-    if numbers > _SINGLE_FROM or _TWO_UP_TO < numbers <= _HELD_OUT_FROM:
-        return 1
     return int(np.clip(_NUMBERS_OF_ALL // numbers, _FEWEST_NETWORKS, _MOST_NETWORKS))
 
 

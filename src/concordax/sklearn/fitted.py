@@ -138,11 +138,6 @@ class FittedNetworks(BaseEstimator):
             each = [_forward(self._model, self._params(number), inputs) for number in numbers]
             return np.stack([np.asarray(outputs, np.float64) for outputs in each])
 
-    def _outputs_and_covariances(self, x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Outputs [m, c] and their covariance [m, c, c] a row, of each network."""
-        with self._computation():
-            return [as_float64(fitted.predict(jnp.asarray(x))) for fitted in self._posteriors()]
-
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         state.pop("_cache", None)
@@ -150,12 +145,6 @@ class FittedNetworks(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "networks_")
-
-
-def as_float64(moments: tuple[jax.Array, jax.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """A mean and a covariance as NumPy arrays in float64."""
-    mean, covariance = moments
-    return np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
 
 
 @eqx.filter_jit

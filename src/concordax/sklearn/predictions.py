@@ -1,14 +1,21 @@
 """What a fitted regressor can be asked: predictions, their distribution, draws, noise, left-out residuals."""
 
+from collections.abc import Callable, Iterator
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..laplace import Posterior
 from ..solvers.memory import free_bytes
-from .fitted import FittedNetworks, as_float64
+from .fitted import FittedNetworks
 from .networks import mixture
 from .targets import TargetScaler
+
+# A mean [..., d] and a covariance [..., d, d].
+Moments = tuple[jax.Array, jax.Array]
 
 
 class FittedRegression(FittedNetworks):
@@ -72,12 +79,11 @@ class FittedRegression(FittedNetworks):
         x, scaler = self._inputs(X), self._target_scaler
         if not (return_std or return_cov):
             return self._one(scaler.inverse(self._outputs(x).mean(axis=0)))
-        noise = self._noise_variance() if observation_noise else 0.0
         if return_std:
-            outputs, variance = self._moments(x)
-            return self._one(scaler.inverse(outputs)), self._one(scaler.std(outputs, variance + noise))
-        outputs, joint = self._joint(x)
-        joint = np.einsum("iaja->ija", joint) + noise * np.eye(len(x))[:, :, None]
+            outputs, variance = self._moments(x, noise=observation_noise)
+            return self._one(scaler.inverse(outputs)), self._one(scaler.std(outputs, variance))
+        outputs, joint = self._joint(x, noise=observation_noise)
+        joint = np.einsum("iaja->ija", joint)
         return self._one(scaler.inverse(outputs)), self._one(scaler.covariance(outputs, joint))
 
     def predict_distribution(self, X, *, observation_noise: bool = True, parameter_uncertainty: bool = True):
@@ -109,16 +115,32 @@ class FittedRegression(FittedNetworks):
                 "distribution; leave one of them, or call `predict`."
             )
         x = self._inputs(X)
-        outputs, variance = self._moments(x) if parameter_uncertainty else (self._outputs(x).mean(axis=0), 0.0)
-        std = np.sqrt(np.broadcast_to(variance + (self._noise_variance() if observation_noise else 0.0), outputs.shape))
+        if parameter_uncertainty:
+            outputs, variance = self._moments(x, noise=observation_noise)
+        else:
+            outputs = self._outputs(x).mean(axis=0)
+            variance = np.full(outputs.shape, self._noise_variance())
+        std = np.sqrt(variance)
         columns = range(outputs.shape[1])
         found = [self._target_scaler.distribution(column, outputs[:, column], std[:, column]) for column in columns]
         return found[0] if self._single else found
 
-    def _moments(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance [m, c] of the scaled outputs, noise not counted."""
-        outputs, covariance = mixture(self._outputs_and_covariances(x))
+    def _moments(self, x: np.ndarray, *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance [m, c] of the scaled outputs, or with the noise of new observations."""
+        outputs, covariance = self._mixture(lambda fitted: fitted.predict(jnp.asarray(x)), noise=noise)
         return outputs, np.einsum("iaa->ia", covariance)
+
+    def _mixture(self, moments: Callable[[Posterior], Moments], *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture of the networks' moments, with the noise of each or without; each posterior is made once."""
+
+        def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for fitted in self._posteriors():
+                mean, covariance = (np.asarray(moment, np.float64) for moment in moments(fitted))
+                variance = float(fitted.noise_variance) if noise else 0.0
+                yield mean, covariance + variance * np.eye(covariance.shape[-1])
+
+        with self._computation():
+            return mixture(each())
 
     def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
         """Draws from the predictive distribution, jointly over the rows.
@@ -133,20 +155,18 @@ class FittedRegression(FittedNetworks):
             [m, n_samples], or [m, c, n_samples] for several targets, in target units.
         """
         x = self._inputs(X)
-        outputs, joint = self._joint(x)
+        outputs, joint = self._joint(x, noise=observation_noise)
         rows, columns = outputs.shape
         values, vectors = np.linalg.eigh(joint.reshape(rows * columns, rows * columns))
         rng = check_random_state(random_state)
         normal = rng.standard_normal((rows * columns, n_samples))
         draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ normal
         draws = outputs[:, :, None] + draws.reshape(rows, columns, n_samples)
-        if observation_noise:
-            draws = draws + np.sqrt(self._noise_variance()) * rng.standard_normal(draws.shape)
         draws = np.swapaxes(self._target_scaler.inverse(np.swapaxes(draws, 1, 2)), 1, 2)
         return draws[:, 0] if self._single else draws
 
-    def _joint(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs [m, c] and their covariance [m, c, m, c].
+    def _joint(self, x: np.ndarray, *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs [m, c] and their covariance [m, c, m, c], or with the noise that of new observations.
 
         Raises:
             MemoryError: where that does not fit.
@@ -159,10 +179,12 @@ class FittedRegression(FittedNetworks):
                 "used. Ask for fewer rows, or for `return_std=True`, which takes a number a row."
             )
         shape = (len(x), self._targets.shape[1])
-        with self._computation():
-            joints = (as_float64(fitted.joint(jnp.asarray(x))) for fitted in self._posteriors())
-            flat = ((outputs.ravel(), joint.reshape(outputs.size, outputs.size)) for outputs, joint in joints)
-            outputs, joint = mixture(flat)
+
+        def flat(fitted: Posterior) -> Moments:
+            outputs, joint = fitted.joint(jnp.asarray(x))
+            return outputs.ravel(), joint.reshape(outputs.size, outputs.size)
+
+        outputs, joint = self._mixture(flat, noise=noise)
         return outputs.reshape(shape), joint.reshape(*shape, *shape)
 
     def _one(self, values: np.ndarray) -> np.ndarray:
