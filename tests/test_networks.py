@@ -7,6 +7,7 @@ import pytest
 from scipy.special import expit
 
 import concordax as cx
+from concordax._status import RunStatus
 
 pytest.importorskip("sklearn")
 from concordax.sklearn import GGNClassifier, GGNRegressor
@@ -60,6 +61,17 @@ def test_the_others_take_its_steps_at_its_strengths(fitted):
     assert (len(set(expected)) > 3) == (model.strength == "evidence")
 
 
+def test_where_no_step_is_better_than_the_start_all_stay_there(monkeypatch):
+    x, y = sine(60)
+
+    def fake(*args, **options):
+        return cx.train(*args, **options)._replace(best_step=0, best_params=args[3])
+
+    monkeypatch.setattr(module, "train", fake)
+    model = GGNRegressor(**THREE, strength=1e-3).fit(x, y)
+    assert len({network[0][0].tobytes() for network in model.networks_}) == 3
+
+
 def test_each_holds_out_a_tenth_of_its_own(monkeypatch):
     x, y = sine(120)
     tenths, kept = [], []
@@ -68,7 +80,10 @@ def test_each_holds_out_a_tenth_of_its_own(monkeypatch):
         if options.get("validation") is not None:
             tenths.append({row.tobytes() for row in options["validation"].inputs})
         result = cx.train(*args, **options)
-        kept.append((options.get("validation") is not None, result.best_strength))
+        judged = options.get("validation") is not None
+        # Strengths that differ, whatever the rows would choose.
+        result = result._replace(best_strength=result.best_strength * (len(tenths) if judged else 1))
+        kept.append((judged, result.best_strength))
         return result
 
     monkeypatch.setattr("concordax.sklearn.held_out.train", spy)
@@ -78,6 +93,23 @@ def test_each_holds_out_a_tenth_of_its_own(monkeypatch):
     assert sum(map(len, tenths)) == len(set.union(*tenths))
     assert model.strengths_.tolist() == [strength for judged, strength in kept if judged]
     assert model.strength_ == model.strengths_[0]
+    assert len(set(model.strengths_)) == 3
+
+
+@pytest.mark.parametrize("part", ["without some rows", "with all rows"])
+def test_a_callback_ends_either_part_of_a_run_with_held_out_rows(part):
+    x, y = sine(200)
+
+    def callback(step, record):
+        return step == 20 if part == "without some rows" else np.isnan(record["validation_loss"])
+
+    options = {"hidden_widths": (8,), "max_steps": 40, "n_networks": 2, "strength": "held_out", "tolerance": 0.0}
+    model = GGNRegressor(**options, callback=callback).fit(x, y)
+    assert len(model.networks_) == 1
+    assert model.status_ == RunStatus.STOPPED_BY_CALLBACK
+    judged = np.isfinite(model.history_["validation_loss"])
+    assert judged.sum() == (20 if part == "without some rows" else 40)
+    assert (~judged).sum() == (0 if part == "without some rows" else 1)
 
 
 def test_error_bars_are_those_of_each_networks_strength():

@@ -64,6 +64,28 @@ def test_a_schedule_goes_on_where_a_run_ended_and_a_number_is_taken_as_given():
     assert abs(np.log(adaptive.history["strength"][0] / 3e-3)) <= np.log(3) + 1e-6
 
 
+def test_what_a_run_goes_on_with_is_shown_from_the_start():
+    class Watcher(cx.Observer):
+        def begin(self, view):
+            self.strength = float(view.state.info.strength)
+
+        def observe(self, view):
+            pass
+
+    watcher = Watcher()
+    _run(5e-2, state=_run(1e-2, max_steps=1).state, max_steps=1, callbacks=[watcher])
+    assert watcher.strength == pytest.approx(5e-2)
+
+
+def test_a_number_after_a_schedule_shares_the_program_of_numbers():
+    first = _run(1e-2, max_steps=1)
+    annealed = _run(cx.AnnealedStrength(1e-2, 1e-3), max_steps=1)
+    _run(1e-2, state=first.state, max_steps=1)
+    before = training._step._cached._cache_size()
+    _run(1e-3, state=annealed.state, max_steps=1)
+    assert training._step._cached._cache_size() == before
+
+
 def test_schedules_share_one_program():
     _run(cx.ScheduledStrength([1e-2, 1e-3]), max_steps=2, tolerance=0.0)
     before = training._step._cached._cache_size()
@@ -79,6 +101,17 @@ def test_a_schedule_on_mini_batches_counts_batches():
     options = {"batch_size": 10, "key": jax.random.key(0), "step": cx.TrustRegion(), "tolerance": 0.0}
     result = _run(cx.ScheduledStrength(values), max_steps=4, **options)
     np.testing.assert_allclose(result.history["strength"], [*values, 1e-4], rtol=1e-6)
+
+
+def test_no_schedule_ends_a_run_on_mini_batches_before_its_last_strength():
+    """Rows that are all the same make each batch the whole problem."""
+    same = jnp.ones((20, 1)), jnp.ones((20, 1))
+    model = cx.MLP(inputs=1, widths=(5,))
+    parts = model, cx.SquaredError(), cx.L2(), model.init(jax.random.key(0)), same
+    options = {"batch_size": 10, "key": jax.random.key(0), "step": cx.TrustRegion(), "max_steps": 200}
+    assert len(cx.train(*parts, strength=1e-1, **options).history["loss"]) < 40
+    result = cx.train(*parts, strength=cx.ScheduledStrength([1e-1] * 60 + [1e-2]), **options)
+    assert 60 < len(result.history["loss"]) < 200
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [1e-3, -1.0], [np.inf], [np.nan]])

@@ -103,7 +103,7 @@ def make_first_order(model, loss, regularizer, *, strength, optimizer, refused: 
     rule = as_strength(strength)
     if rule.is_adaptive:
         raise ValueError(
-            f"`train(optimizer=..., strength={strength!r})`: an adaptive strength is estimated from the Gauss-Newton "
-            "system, which an optax optimizer does not form. Pass a number."
+            f"`train(optimizer=..., strength={strength!r})`: an optax optimizer minimises one objective, and forms no "
+            "Gauss-Newton system that a strength could be estimated from. Pass a number."
         )
     return FirstOrder(model, loss, regularizer, rule, optax.with_extra_args_support(optimizer))

@@ -173,6 +173,11 @@ def _told(observer: Callback | Observer, view: RunView) -> Any:
     return observer(view.step, dict(view.record))
 
 
+def _is_true(wish: Any) -> bool:
+    """Whether an answer is True, Python's or NumPy's: other things that callbacks return by the way are no wishes."""
+    return isinstance(wish, (bool, np.bool_)) and bool(wish)
+
+
 def _checked(algorithm: Algorithm | FirstOrder, params: PyTree, inputs, targets, weights=None) -> Batch:
     check_data(inputs, targets, weights)
     batch = algorithm.batch(params, inputs, targets, weights)
@@ -250,7 +255,7 @@ class _Run:
                 )
                 wishes = [_told(observer, view) for observer in observers]
                 status = self._reason(rule, batches, state, number - best.step)
-                status = RunStatus.STOPPED_BY_CALLBACK if any(wish is True for wish in wishes) else status
+                status = RunStatus.STOPPED_BY_CALLBACK if any(_is_true(wish) for wish in wishes) else status
                 if status is not None:
                     break
             for watcher in watchers:

@@ -66,8 +66,7 @@ def train_networks(
             run = runs[0]._replace(best_params=start)
         else:
             course = {"strength": _course(strength, runs[0], mine["max_steps"]), "max_steps": runs[0].best_step}
-            # Scored as the first was: at the strength that its best step led to, with which it was not trained on.
-            run = _train(parts, start, rows, **{**mine, **course})._replace(best_strength=runs[0].best_strength)
+            run = _train(parts, start, rows, **{**mine, **course})
         if runs and run.status.by_the_user:
             break
         runs.append(run)
@@ -85,8 +84,8 @@ def _course(strength: AbstractStrength, first: TrainResult, max_steps: int) -> A
     """The strengths of a run's steps up to its best one, as a schedule of the length that all fits have."""
     if isinstance(strength, FixedStrength):
         return strength
-    values = [*first.history["strength"][: first.best_step], first.best_strength]
-    return ScheduledStrength([*values, *[first.best_strength] * (max_steps - len(values))])
+    left = max_steps - first.best_step
+    return ScheduledStrength([*first.history["strength"][: first.best_step], *[first.best_strength] * left])
 
 
 def _told(callbacks: Sequence[Callback | Observer], number: int) -> list[Callback | Observer]:
