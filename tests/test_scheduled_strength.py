@@ -79,10 +79,11 @@ def test_what_a_run_goes_on_with_is_shown_from_the_start():
 
 def test_a_number_after_a_schedule_shares_the_program_of_numbers():
     first = _run(1e-2, max_steps=1)
-    annealed = _run(cx.AnnealedStrength(1e-2, 1e-3), max_steps=1)
+    # Of a length that no other test has.
+    scheduled = _run(cx.ScheduledStrength(np.geomspace(1, 1e-3, 150)), max_steps=1)
     _run(1e-2, state=first.state, max_steps=1)
     before = training._step._cached._cache_size()
-    _run(1e-3, state=annealed.state, max_steps=1)
+    _run(1e-3, state=scheduled.state, max_steps=1)
     assert training._step._cached._cache_size() == before
 
 
