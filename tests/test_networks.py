@@ -61,6 +61,21 @@ def test_the_others_take_its_steps_at_its_strengths(fitted):
     assert (len(set(expected)) > 3) == (model.strength == "evidence")
 
 
+def test_courses_of_all_fits_are_of_one_length(monkeypatch):
+    """A schedule as long as its run would be a program for each fit."""
+    x, y = sine(60)
+    seen = []
+
+    def spy(*args, **options):
+        seen.append(options["strength"])
+        return cx.train(*args, **options)
+
+    monkeypatch.setattr(module, "train", spy)
+    model = GGNRegressor(**{**THREE, "max_steps": 25}, strength="evidence").fit(x, y)
+    assert model.best_step_ < 25
+    assert [len(course.values) for course in seen[1:]] == [25, 25]
+
+
 def test_where_no_step_is_better_than_the_start_all_stay_there(monkeypatch):
     x, y = sine(60)
 
