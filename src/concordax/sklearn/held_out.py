@@ -15,7 +15,8 @@ from ..training import train
 from .defaults import padded
 
 Parts = tuple[Callable, AbstractLoss, AbstractRegularizer]
-PARTS = 10
+# Rows lie on a circle, by their hashes, that is cut into so many parts; a network holds out one of them.
+TENTHS = 10
 # A trust region asks for no digits: at an error of 1e-2 of the model's norm the steps gain as much as at 1e-6 and cost
 # two thirds, and a solve cut short is still a step.
 _SOLVER = Auto(nystrom=NystromCG(tolerance=1e-2, max_iterations=100))
@@ -31,14 +32,17 @@ class Rows(NamedTuple):
     weights: np.ndarray
 
 
-def tenths(inputs: np.ndarray) -> np.ndarray:
-    """Which of ten parts, from 0 to 9, each row belongs to [n]: by a hash of its inputs.
+def is_held_out(inputs: np.ndarray, tenth: int) -> np.ndarray:
+    """Which rows to hold out [n]: those in a tenth of all, from 0 to 9, by a hash of each row's inputs.
 
-    The choice does not depend on order, weights or other rows, and rows that are the same are in the same part: a copy
-    of a training row among the held-out ones would vouch for what the network has learnt by heart.
+    The choice does not depend on order, weights or other rows, but where the tenth is empty: there it is the row next
+    to it. Rows that are the same stay together: a copy of a training row among the held-out ones would vouch for what
+    the network has learnt by heart.
     """
     digests = [hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in np.ascontiguousarray(inputs)]
-    return np.array([(PARTS * int.from_bytes(digest, "little")) >> 32 for digest in digests])
+    position = np.array([int.from_bytes(digest, "little") for digest in digests]) / 2**32
+    distance = np.abs((position - (tenth + 0.5) / TENTHS + 0.5) % 1 - 0.5)
+    return distance <= max(0.5 / TENTHS, distance.min())
 
 
 def train_with_held_out(
@@ -61,8 +65,10 @@ def train_with_held_out(
     Returns:
         A `TrainResult` whose best parameters are the last ones, its history that of both parts.
     """
-    held_out = tenths(rows.inputs) == tenth
-    learnt = padded(*(part[~held_out] for part in rows))
+    held_out = is_held_out(rows.inputs, tenth)
+    # Rows that are all the same can only judge themselves.
+    kept = np.ones_like(held_out) if held_out.all() else ~held_out
+    learnt = padded(*(part[kept] for part in rows))
     checked = Rows(*(part[held_out] for part in rows))
     first = train(
         *parts, params, (learnt[0], learnt[1]), weights=learnt[2], strength=strength, max_steps=max_steps,

@@ -13,7 +13,7 @@ from ..scheduled_strength import AnnealedStrength, ScheduledStrength
 from ..strength import AbstractStrength, FixedStrength
 from ..training import Callback, train
 from .defaults import padded
-from .held_out import PARTS, Parts, Rows, train_with_held_out
+from .held_out import TENTHS, Parts, Rows, train_with_held_out
 
 
 class Networks(NamedTuple):
@@ -59,7 +59,7 @@ def train_networks(
     for number, (start, key) in enumerate(zip(starts, keys, strict=True)):
         mine = {**options, "key": key, "callbacks": _told(callbacks, number)}
         if isinstance(strength, AnnealedStrength):
-            run = train_with_held_out(parts, start, rows, number % PARTS, strength=strength, **mine)
+            run = train_with_held_out(parts, start, rows, number % TENTHS, strength=strength, **mine)
         elif not runs:
             run = _train(parts, start, rows, strength=strength, **mine)
         elif runs[0].best_step == 0:
