@@ -161,7 +161,7 @@ def test_an_observer_sees_the_first_network_alone():
 
 @pytest.mark.parametrize(
     ("numbers", "expected"),
-    [(30, 5), (500, 5), (501, 4), (833, 3), (834, 2), (10_000, 2), (1e6, 2)],
+    [(30, 5), (500, 5), (501, 4), (833, 3), (834, 2), (5000, 2), (5001, 1), (10_000, 1), (10_001, 2), (1e6, 2)],
 )
 def test_how_many_follows_the_size(numbers, expected):
     assert networks("auto", float(numbers)) == expected
