@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import concordax as cx
 import helpers
-from helpers import HUBER, LOSSES, MIXED, QUANTILE, WIDTH
+from loss_cases import HUBER, LOSSES, MIXED, QUANTILE, WIDTH
 
 ROWS, OUTPUTS = 400, 3
 

@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 import concordax as cx
 import helpers
-from helpers import LOSSES, REFERENCE_LOSSES
+import loss_cases
+from loss_cases import LOSSES, REFERENCE_LOSSES
 
 ROWS, OUTPUTS = 7, 3
 DTYPES = {"float32": 3e-6, "float64": 1e-14}
@@ -171,10 +172,10 @@ def test_smoothed_pinball_lies_below_the_pinball():
     rng = np.random.default_rng(4)
     o, y = 2 * rng.normal(size=(2, ROWS, OUTPUTS))
     z = y - o
-    pinball = np.maximum(helpers.QUANTILE * z, (helpers.QUANTILE - 1) * z).sum(axis=1)
+    pinball = np.maximum(loss_cases.QUANTILE * z, (loss_cases.QUANTILE - 1) * z).sum(axis=1)
     gap = pinball - np.asarray(PARTS["quantile"](o, y)[0])
-    assert np.all((gap > 0) & (gap < OUTPUTS * helpers.WIDTH / 2))
-    exact = np.asarray(cx.QuantileLoss(helpers.QUANTILE, 1e-9).value(jnp.asarray(o), jnp.asarray(y)))
+    assert np.all((gap > 0) & (gap < OUTPUTS * loss_cases.WIDTH / 2))
+    exact = np.asarray(cx.QuantileLoss(loss_cases.QUANTILE, 1e-9).value(jnp.asarray(o), jnp.asarray(y)))
     np.testing.assert_allclose(exact, pinball, atol=1e-8)
 
 

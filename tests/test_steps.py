@@ -8,6 +8,7 @@ import pytest
 
 import concordax as cx
 import helpers
+import loss_cases
 from concordax.metrics import DiagonalMetric
 from concordax.optimizer import make_algorithm
 from concordax.regularizers import AbstractRegularizer
@@ -64,7 +65,7 @@ def _newton(loss, penalty, inputs, targets, theta, strength, damping=0.0):
 KAPPAS = {
     "binary": lambda s: np.abs(s).max(axis=1),
     "softmax": lambda s: s.max(axis=1) - s.min(axis=1),
-    "pseudo-huber": lambda s: 1.5 * np.abs(s).max(axis=1) / helpers.HUBER,
+    "pseudo-huber": lambda s: 1.5 * np.abs(s).max(axis=1) / loss_cases.HUBER,
     "squared": lambda s: 0 * s[:, 0],
 }
 
