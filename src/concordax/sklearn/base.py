@@ -118,7 +118,7 @@ class GGNEstimator(FittedNetworks):
         units = self._units if go_on and isinstance(self.hidden_widths, str) else None
         count = len(self.networks_) if go_on and isinstance(self.n_networks, str) else None
         units = defaults.widths(self.hidden_widths, rows) if units is None else units
-        count = defaults.networks(self.n_networks, rows * outputs) if count is None else count
+        count = defaults.networks(self.n_networks, rows, rows * outputs) if count is None else count
         model = MLP(inputs, units, outputs, activation=self.activation)
         go_on = go_on and self._model == model and len(self.networks_) == count
         self._model, self._units, self._dtype = model, units, defaults.precision(self.dtype, rows * outputs)

@@ -17,8 +17,8 @@ _SINGLE_FROM = 20_000
 # better by up to a tenth of the log loss, on two of three with more held-out rows by a factor of two and more.
 _HELD_OUT_FROM = 10_000
 # Networks: as many as learn 2,500 numbers of output together, from two to five; one from 5,000 numbers up to where rows
-# are held out.
-_FEWEST_NETWORKS, _MOST_NETWORKS, _NUMBERS_OF_ALL, _ONE_FROM = 2, 5, 2500, 5000
+# are held out, and beyond 30,000 rows.
+_FEWEST_NETWORKS, _MOST_NETWORKS, _NUMBERS_OF_ALL, _ONE_FROM, _ROWS_OF_TWO = 2, 5, 2500, 5000, 30_000
 # From 0.1 to 10 times the mean of diag K, errors on twelve tables differ by less than the splits do, but for two, where
 # structure is nearly linear and 10 is worse.
 _INITIAL_DAMPING = 1.0
@@ -43,15 +43,16 @@ def widths(hidden_widths, rows: float) -> tuple[int, ...]:
     return tuple(units)
 
 
-def networks(choice, numbers: float) -> int:
+def networks(choice, rows: float, numbers: float) -> int:
     """How many networks; "auto" is five up to 500 numbers of output, then fewer, two from 834 on.
 
     It is one from 5,000 to 10,000, where one takes half a minute by the evidence. By held-out rows, which are sooner
-    through with 10,000 numbers, a second one is worth more: it has a tenth of its own.
+    through with 10,000 numbers, a second one is worth more: it has a tenth of its own. Beyond 30,000 rows, where one
+    takes minutes, it is one again.
     """
     if not isinstance(choice, str):
         return int(choice)
-    if _ONE_FROM < numbers <= _HELD_OUT_FROM:
+    if _ONE_FROM < numbers <= _HELD_OUT_FROM or rows > _ROWS_OF_TWO:
         return 1
     return int(np.clip(_NUMBERS_OF_ALL // numbers, _FEWEST_NETWORKS, _MOST_NETWORKS))
 

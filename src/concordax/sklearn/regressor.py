@@ -30,7 +30,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
     Args:
         hidden_widths: units of each hidden layer, or "auto": one layer with a unit for 50 rows, between 100 and 300.
         n_networks: how many networks predict together, or "auto": five up to 500 numbers of output (rows × targets),
-            then fewer, two from 834 on, but one from 5,000 to 10,000, where that takes half a minute.
+            then fewer, two from 834 on; but one from 5,000 to 10,000 and beyond 30,000 rows, where each takes its time.
         target_scale: "linear"; "log", which learns the logarithms of positive targets and predicts medians, with error
             bars in proportion to them; or "auto", a column at a time: logarithms of positive targets where a linear
             regression explains them clearly better than the targets, by its evidence.
