@@ -164,7 +164,7 @@ def test_an_observer_sees_the_first_network_alone():
     [(30, 5), (500, 5), (501, 4), (833, 3), (834, 2), (5000, 2), (5001, 1), (10_000, 1), (10_001, 2), (1e6, 2)],
 )
 def test_how_many_follows_the_size(numbers, expected):
-    assert networks("auto", min(numbers, 30_000.0), float(numbers)) == expected
+    assert networks("auto", min(float(numbers), 30_000.0), float(numbers)) == expected
     assert networks(4, 50_000.0, float(numbers)) == 4
     assert networks("auto", 30_001.0, numbers + 30_001.0) == 1
 
