@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
 # Compiled programs of tests belong where the Makefile puts them, not into the user's cache.
@@ -99,6 +100,12 @@ def _memory_maps() -> int:
     """How many memory maps this process holds; 0 where the system does not tell."""
     maps = Path("/proc/self/maps")
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """As users run it: without the type checker of the tests, which would answer before the library does."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
@@ -25,12 +24,6 @@ WEIGHTS[[3, 11]] = 1e-6
 START = helpers.draw_params(MODEL, np.random.default_rng(1))
 FLAT, UNRAVEL = ravel_pytree(START)
 PROBLEM = Problem(*PARTS, UNRAVEL)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As users run it: without the type checker of the tests, which would answer before the library does."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @jax.jit

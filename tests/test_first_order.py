@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -20,12 +19,6 @@ TARGETS = np.sin(2 * INPUTS[:, :1])
 START = helpers.draw_params(MODEL, np.random.default_rng(1))
 ADAM = optax.adam(1e-2)
 OPTIONS = {"strength": 0.05, "tolerance": 0.0}
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As users run it: without the type checker of the tests, which would answer before the library does."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def _objective(flat):

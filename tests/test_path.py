@@ -82,8 +82,10 @@ def test_all_runs_share_one_program():
         ({"strengths": [1.0, 0.0]}, r"0\.0.*positive finite"),
         ({"strengths": [np.inf]}, "positive finite"),
         ({"strengths": [1.0], "strength": 1.0}, r"strength_path\(strength="),
+        ({"strengths": [1.0], "step": cx.TrustRegion}, "Did you mean `TrustRegion"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_makes_no_path_is_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         cx.strength_path(*PARTS, START, DATA, **options)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -14,12 +13,6 @@ from concordax.optimizer import make_algorithm
 ROWS = 6
 MODEL = cx.MLP(inputs=2, widths=(4,), outputs=3)
 SQUARED, DUAL, RULE = cx.SquaredError(), cx.Dual(), cx.StochasticTrustRegion()
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As users run it: without the type checker of the tests, which would answer before the library does."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def _algorithm(loss=SQUARED, solver=DUAL, step=RULE, model=MODEL, strength=0.02):

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -78,12 +77,6 @@ def test_stops_when_converged_and_finds_the_minimum():
 
 def _record(status=0, decrement=1.0, strength=1.0):
     return {"status": float(status), "decrement": decrement, "strength": strength}
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """As users run it: without the type checker of the tests, which would answer before the library does."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def test_stopping_rule_converges_after_three_small_decreases():
