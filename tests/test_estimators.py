@@ -360,6 +360,18 @@ def test_frames_bring_their_names(library):
     np.testing.assert_array_equal(model.predict(frame), GGNRegressor(**SMALL).fit(x, y).predict(x))
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_pipeline_may_hand_over_frames(library):
+    frames = pytest.importorskip(library)
+    x, y = sine(40)
+    frame = frames.DataFrame({name: x[:, i] for i, name in enumerate(("a", "b", "c"))})
+    pipeline = make_pipeline(StandardScaler(), GGNRegressor(**SMALL)).set_output(transform=library).fit(frame, y)
+    assert list(pipeline[-1].feature_names_in_) == ["a", "b", "c"]
+    plain = make_pipeline(StandardScaler(), GGNRegressor(**SMALL)).fit(x, y)
+    # Sums over columns of a frame are taken in another order.
+    np.testing.assert_allclose(pipeline.predict(frame), plain.predict(x), rtol=1e-8)
+
+
 def test_two_classes_have_one_logit():
     x, y = _classes(classes=2)
     model = GGNClassifier(**SMALL).fit(x, y)

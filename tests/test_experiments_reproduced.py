@@ -110,19 +110,41 @@ def test_the_verdict_on_speed_follows_from_steps_and_seconds(published, verdict)
     assert "ends at 1 after 100 steps and 10 s" in first.rule
 
 
-def test_the_verdict_on_strength_follows_from_the_test_losses():
-    def cells(least):
-        losses = {1e-8: least, 1e-4: 1.0, 1.0: 7.0}
-        return [
-            {"mode": mode, "strength": tau, "seed": 0, "train_loss": [1.0], "test_loss": [loss], "zeros": 10 * k}
-            for mode in finding.MODES for k, (tau, loss) in enumerate(losses.items())
-        ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("published", "trusted", "ended", "verdict"),
+    [
+        (2.0, 2.0, "settled", finding.HOLDS),
+        (2.0, 1.2, "settled", finding.PARTLY),
+        (1.2, 2.0, "settled", finding.PARTLY),
+        (1.2, 1.0, "settled", finding.FAILS),
+        (2.0, 2.0, "loss floor", finding.PARTLY),
+        (None, 2.0, "settled", finding.HOLDS),
+        (None, 2.0, "loss floor", finding.FAILS),
+    ],
+)
+def test_the_verdict_on_strength_follows_from_the_test_losses(published, trusted, ended, verdict):
+    least = {"published": published, "corrected": 9.0, "trust region": trusted}
+    cells = [
+        {"mode": mode, "strength": tau, "seed": 0, "train_loss": [1.0], "test_loss": [loss], "zeros": 10 * k,
+         "ended": ended if mode == "trust region" and tau < 1 else "settled"}
+        for mode, first in least.items() if first
+        for k, (tau, loss) in enumerate({1e-8: first, 1e-4: 1.0, 1.0: 7.0}.items())
+    ]  # fmt: skip
+    first, second = findings({"strength-sweep": _record("strength-sweep", cells)})
+    assert first.verdict == verdict
+    assert first.corrected == "best 1 at τ = 0.0001, 9x below τ → 0"
+    gain = 1 if ended == "loss floor" else trusted
+    assert first.ours == f"best 1 at τ = {1e-4 if trusted > 1 else 1e-8:.1g}, {gain:.3g}x below τ → 0"
+    assert (second.verdict, second.ours) == (finding.HOLDS, "rank correlation 1")
 
-    for least, verdict in ((2.0, finding.HOLDS), (1.2, finding.PARTLY), (1.0, finding.FAILS)):
-        first, second = findings({"strength-sweep": _record("strength-sweep", cells(least))})
-        assert first.verdict == verdict
-        assert first.published == f"best 1 at τ = {1e-4 if least > 1 else 1e-8:.1g}, {least:.3g}x below τ → 0"
-        assert (second.verdict, second.ours) == (finding.HOLDS, "rank correlation 1")
+
+def test_a_run_that_alone_was_stopped_at_the_floor_is_told_apart():
+    cells = [
+        {"mode": "trust region", "strength": tau, "seed": 0, "test_loss": [loss], "zeros": 1, "ended": ended}
+        for tau, loss, ended in ((1e-8, 4.0, "loss floor"), (1e-4, 2.0, "settled"), (1.0, 7.0, "settled"))
+    ]
+    first, _ = findings({"strength-sweep": _record("strength-sweep", cells)})
+    assert (first.verdict, first.ours) == (finding.HOLDS, "best 2 at τ = 0.0001, 2x below τ → 0")
 
 
 def _smoothing(evidence):

@@ -17,6 +17,7 @@ SETTLED, OVER = 1e-10, 20
 # Steps without a safeguard have left for good at such a loss: of all runs that passed it none came back, while each
 # further step may cost a hundred sound ones, for its system has no digits left and is factorized anew by other means.
 DIVERGED = 1e12
+FLOOR = "loss floor"
 NOTE = (
     f"A run ends early when its objective has changed by less than {SETTLED:g} of itself over {OVER} steps "
     "(`ended`: settled), at a training loss of `loss_floor` (as in the authors' code) or above "
@@ -80,7 +81,7 @@ class _Tracer(Observer):
         if not math.isfinite(self.objectives[-1]):
             return "not finite"
         if loss <= self.loss_floor:
-            return "loss floor"
+            return FLOOR
         if loss > DIVERGED:
             return "diverged"
         if self.settles and len(self.objectives) > OVER:
