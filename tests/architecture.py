@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cross_validation",
     ),
     ("optimizer", "first_order"),
-    ("history", "stopping", "batches", "progress", "observers", "training", "laplace", "evaluate"),
+    ("history", "stopping", "batches", "progress", "observers", "hand_over", "training", "laplace", "evaluate"),
     ("sparse", "compaction", "path", "diagnosis"),
     ("__init__",),
     ("sklearn", "ntk", "columns", "tabular", "persistence", "bundled", "experiments"),

@@ -195,11 +195,22 @@ def test_training_is_the_same_whichever_way():
     assert structured.history["handed_over"].max() == dual.history["solver_iterations"].max() == 0
 
 
+def test_training_goes_on_with_a_program_that_manages(monkeypatch):
+    # A budget that the factor in full precision meets: nothing is handed over behind it, and it stays.
+    hasty = cx.StructuredCG(max_iterations=1, hand_over=False)
+    monkeypatch.setattr(cx.StructuredCG, "alone", property(lambda _: hasty))
+    dual, run = _train(cx.Dual()), _train(cx.StructuredCG(single=True))
+    np.testing.assert_allclose(run.history["objective"], dual.history["objective"], rtol=1e-7)
+    np.testing.assert_array_equal(run.history["handed_over"], 1)
+    assert run.history["solver_iterations"].min() > 0
+
+
 def test_training_hands_over_step_by_step_and_then_for_good():
     dual, short = _train(cx.Dual()), _train(cx.StructuredCG(max_iterations=1))
     np.testing.assert_allclose(short.history["objective"], dual.history["objective"], rtol=1e-10)
     np.testing.assert_array_equal(short.history["handed_over"], 1)
-    # In the first steps both programs have spent their budget, from the third on the second alone.
+    # In three steps both programs have spent their budget, in three more the second, and then the exact one is alone.
     iterations, attempts = short.history["solver_iterations"], short.history["attempts"]
     assert (iterations[:3] > attempts[:3]).all()
-    np.testing.assert_array_equal(iterations[3:], attempts[3:])
+    np.testing.assert_array_equal(iterations[3:6], attempts[3:6])
+    np.testing.assert_array_equal(iterations[6:], 0)

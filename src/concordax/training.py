@@ -20,6 +20,7 @@ from ._types import Batch
 from .adaptive_strength import AbstractAdaptiveStrength
 from .batches import Batches, Stream, StreamBatches
 from .first_order import FirstOrder, make_first_order
+from .hand_over import Programs
 from .history import RunSetup, TrainResult, as_arrays
 from .losses import AbstractLoss
 from .observers import Observer, RunView
@@ -35,8 +36,6 @@ from .system import data_loss
 from .trust_region import TrustRegion
 
 _LOG = logging.getLogger("concordax")
-# Steps in a row that conjugate gradients may miss before the run goes on without them.
-_PATIENCE = 3
 
 Callback = Callable[[int, dict[str, float]], Any]
 
@@ -223,12 +222,9 @@ class _Run:
         self.adaptive = algorithm.strength.is_adaptive
         # A path of strengths compiles once: τ itself is in the state.
         algorithm = replace(algorithm, strength=algorithm.strength.program)
-        self.algorithm = self.backup = algorithm
-        if isinstance(algorithm, Algorithm):
-            # Two programs, the second compiled when a step needs it.
-            self.algorithm = replace(algorithm, solver=algorithm.solver.alone)
-            self.backup = replace(algorithm, solver=algorithm.solver.backup)
-        self.misses = self.judged = 0
+        self.programs = Programs(algorithm)
+        self.algorithm = self.programs.first
+        self.judged = 0
         self.held_out, self.reason, self.full = held_out, reason, full
         self.records: list[dict[str, float]] = []
 
@@ -245,7 +241,7 @@ class _Run:
             for number, batch in zip(range(1, max_steps + 1), batches, strict=False):
                 before = _Candidate(math.inf, params, number - 1, float(state.info.strength))
                 # One assignment: an interrupt leaves either the old pair or the new one.
-                params, state = self._advance(params, state, batch)
+                params, state = self.programs.advance(_step, params, state, batch)
                 shown = self._shown(params, state)
                 record = self._record(state, shown, time.perf_counter() - start)
                 self.records.append(record)
@@ -264,27 +260,6 @@ class _Run:
             status = RunStatus.INTERRUPTED
         status = RunStatus.MAX_STEPS if status is None else status
         return TrainResult(params, *best[1:], status, as_arrays(self.records), state, self.reason)
-
-    def _advance(self, params, state: GGNState, batch: Batch):
-        """One step; one whose solver missed its tolerance is taken again by the solver behind it, and says so."""
-        spent = 0
-        if self.misses < _PATIENCE:
-            moved, new = _step(self.algorithm, state, params, batch)
-            if new.info.solver_converged or self.backup == self.algorithm:
-                self.misses = 0
-                return moved, new
-            self.misses += 1
-            spent = new.info.solver_iterations
-            if self.misses == _PATIENCE:
-                _LOG.info(
-                    "conjugate gradients missed their tolerance %d times in a row: %r from here", _PATIENCE,
-                    self.backup,
-                )  # fmt: skip
-        moved, new = _step(self.backup, state, params, batch)
-        info = new.info._replace(
-            handed_over=jnp.ones_like(new.info.handed_over), solver_iterations=new.info.solver_iterations + spent
-        )
-        return moved, new._replace(info=info)
 
     def _best(self, best: _Candidate, before: _Candidate, after: _Candidate, state: GGNState) -> _Candidate:
         """The better of the best so far and what this step ranks."""
