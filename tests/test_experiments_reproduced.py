@@ -147,6 +147,15 @@ def test_a_run_that_alone_was_stopped_at_the_floor_is_told_apart():
     assert (first.verdict, first.ours) == (finding.HOLDS, "best 2 at τ = 0.0001, 2x below τ → 0")
 
 
+def test_the_corrected_step_alone_decides_nothing_about_the_strength():
+    cells = [
+        {"mode": "corrected", "strength": tau, "seed": 0, "test_loss": [loss], "zeros": 1, "ended": "steps"}
+        for tau, loss in ((1e-8, 9.0), (1.0, 1.0))
+    ]
+    first, _ = findings({"strength-sweep": _record("strength-sweep", cells)})
+    assert (first.verdict, first.corrected, first.ours) == (finding.FAILS, "best 1 at τ = 1, 9x below τ → 0", "-")
+
+
 def _smoothing(evidence):
     """A sweep over two smoothings: the trust region's test losses are 1 and 4, the evidence's 1 and another."""
     losses = {"published": (1.0, 2.0), "corrected": (1.0, 1e12), "trust region": (1.0, 4.0)}
