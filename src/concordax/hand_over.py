@@ -18,7 +18,7 @@ Step = Callable[[Any, GGNState, Any, Any], tuple[Any, GGNState]]
 
 
 class Programs:
-    """A run's algorithm with its solver alone, and with each that stands behind it; all but the first are exact.
+    """A run's algorithm with its solver alone, and with each that stands behind it: those hand over to an exact solve.
 
     A step that the first one misses is taken again by the next, compiled when it is needed. After three misses in a row
     the run goes on without the first; after three steps in a row that the next one in turn had to hand over, with the

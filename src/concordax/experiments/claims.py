@@ -3,7 +3,7 @@
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from . import methods, ntk, traced
 from .finding import (
@@ -62,13 +62,14 @@ def loss_curves(cells: Sequence[Cell]) -> Iterator[Finding]:
 def strength(cells: Sequence[Cell]) -> Iterator[Finding]:
     """Generalization and zeros against τ."""
     tests = {mode: by(of(cells, mode=mode), "strength", "test_loss") for mode in MODES}
-    gains = {mode: _gain(of(cells, mode=mode)) for mode in MODES}
-    words = {
-        mode: f"best {told(min(curve.values()))} at τ = {min(curve, key=curve.__getitem__):.2g}, "
-        f"{told(gains[mode])}x below τ → 0" if curve else "-"
-        for mode, curve in tests.items()
-    }  # fmt: skip
-    shown = [gains[mode] >= 1.5 for mode in (methods.PUBLISHED, methods.TRUST_REGION) if tests[mode]]
+    words: dict[str, str] = dict.fromkeys(MODES, "-")
+    gains: dict[str, float] = {}
+    for mode, curve in tests.items():
+        if curve:
+            best = min(curve, key=curve.__getitem__)
+            gains[mode] = _gain(curve, best, of(cells, mode=mode))
+            words[mode] = f"best {told(curve[best])} at τ = {best:.2g}, {told(gains[mode])}x below τ → 0"
+    shown = [gains[mode] >= 1.5 for mode in (methods.PUBLISHED, methods.TRUST_REGION) if mode in gains]
     yield found(
         "Regularization improves generalization: the test loss has its minimum at a positive strength.",
         "abstract; testloss-vs-tau.jl",
@@ -98,12 +99,9 @@ def strength(cells: Sequence[Cell]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _gain(cells: Sequence[Cell]) -> float:
-    """How far the best test loss over the strengths lies below that of the least one; NaN without cells."""
-    curve = by(cells, "strength", "test_loss")
-    if not curve:
-        return math.nan
-    least, best = min(curve), min(curve, key=curve.__getitem__)
+def _gain(curve: Mapping[float, float], best: float, cells: Sequence[Cell]) -> float:
+    """How far the test loss at the best strength lies below that at the least one, by the curve of these cells."""
+    least = min(curve)
     # Where both were stopped by their training loss, they differ by how far the last step went below the floor.
     stopped = [cell["ended"] == traced.FLOOR for cell in cells if cell["strength"] in (least, best)]
     return 1.0 if all(stopped) else curve[least] / curve[best]
