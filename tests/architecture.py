@@ -12,7 +12,7 @@ PACKAGE = "concordax"
 # From the ground up. A module may import from its own layer and from those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_types", "_status", "_version", "_lazy", "errors", "files", "compilation_cache"),
-    ("curvature", "self_concordance", "linalg", "models", "remembered"),
+    ("curvature", "self_concordance", "linalg", "substitution", "models", "remembered"),
     ("groups", "metrics"),
     ("losses", "regularizers", "penalties", "jacobians"),
     ("system", "_checks"),

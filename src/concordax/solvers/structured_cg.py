@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ..jacobians import LayeredJacobian
 from ..linalg import factorize
+from ..substitution import substitution
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
 from .conjugate_gradients import CGState, conjugate_gradients, start
@@ -40,8 +41,10 @@ class _PreparedCG(AbstractPrepared):
         # The factor of lower precision may have needed a larger shift; the system has its own.
         shift = factor.shift if low == system.residual.dtype else strength + damping
 
+        inverse = substitution(factor)
+
         def precondition(v):
-            return factor.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
+            return inverse.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
 
         def product(v):
             parameters = system.metric.solve(system.jacobian.rmv(v))

