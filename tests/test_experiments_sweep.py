@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -231,3 +232,21 @@ def test_cells_of_one_program_are_measured_in_a_row(tmp_path, monkeypatch):
     record = run_sweep(together, tmp_path / "parts", processes=2)
     assert [[cell["seed"] for cell in group] for group in groups] == [[0, 2, 0, 2], [1, 1]]
     assert record.curves == run_sweep(_sweep(), tmp_path / "whole").curves
+
+
+def compiling(config, cell):
+    """Compiles a program of its own for every cell, and counts those that this process holds."""
+    scaled = jax.jit(lambda x: x * (config.offset + cell["width"]))
+    HELD.append((scaled, float(scaled(1.0))))
+    return {"held": sum(function._cache_size() for function, _ in HELD)}
+
+
+HELD = []
+
+
+def test_programs_of_a_long_sweep_are_dropped(tmp_path):
+    """A process that kept them all would run out of mappings of memory after some two hundred."""
+    HELD.clear()
+    cells = [{"width": width} for width in range(2 * sweep._KEPT)]
+    record = run_sweep(_sweep(compiling, cells), tmp_path)
+    assert max(cell["held"] for cell in record.curves) <= sweep._KEPT

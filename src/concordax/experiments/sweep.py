@@ -1,6 +1,7 @@
 """An experiment as a sweep: many small measurements, each written as soon as it is there."""
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -122,13 +123,15 @@ def _measured(
     sweep: Sweep, indices: Sequence[int], files: Sequence[Path], processes: int, *, hurry: bool
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(index, numbers) of each cell as it is done."""
-    if processes == 1:
-        for index in indices:
-            yield index, _measure(sweep.measure, sweep.config, sweep.cells[index], files[index])
-        return
     together: dict[Hashable, list[int]] = {}
     for index in indices:
         together.setdefault(sweep.program(sweep.cells[index]), []).append(index)
+    if processes == 1:
+        for group in together.values():
+            for index in group:
+                yield index, _measure(sweep.measure, sweep.config, sweep.cells[index], files[index])
+            _drop_programs()
+        return
     # A fork of a process that runs JAX's threads may hang: new ones are started.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=workers.end_with_parent)
@@ -145,7 +148,24 @@ def _measured(
 
 
 def _measure_all(measure: Callable, config: Any, work: Sequence[tuple[Cell, Path]]) -> list[dict[str, Any]]:
-    return [_measure(measure, config, cell, file) for cell, file in work]
+    """The numbers of cells that share programs."""
+    numbers = [_measure(measure, config, cell, file) for cell, file in work]
+    _drop_programs()
+    return numbers
+
+
+# How many groups of cells this process has measured, and after how many their programs are dropped.
+_groups, _KEPT = itertools.count(1), 16
+
+
+def _drop_programs() -> None:
+    """Drops compiled programs from time to time.
+
+    Each holds some three hundred mappings of memory, of which Linux gives a process 65,530: a sweep over a hundred
+    smoothings would end in LLVM's "Unable to allocate section memory".
+    """
+    if next(_groups) % _KEPT == 0:
+        jax.clear_caches()
 
 
 def _measure(measure: Callable, config: Any, cell: Cell, path: Path) -> dict[str, Any]:
