@@ -15,7 +15,7 @@ from .steps.line_search import check_trials
 
 
 class TrustRegionState(NamedTuple):
-    """The damping to try next (negative: not chosen yet) and the least factor by which a refusal raises it."""
+    """The damping to try next (negative: not chosen yet) and the factor by which a refusal raises it."""
 
     next_damping: Float[Array, ""]
     growth: Float[Array, ""]
@@ -41,13 +41,6 @@ _ACCEPT = 1e-4
 # ten to a hundred times too high for as long as anyone would wait: steps that gain a quarter of what the model promises
 # gain more in all.
 _GAIN = 0.25
-# By how much the damping falls after a step that the model foresaw to the last digit, and rises at most at once after a
-# step that it did not foresee at all. Without the other bound of its fall, 1/(4ρ), classifiers that follow a path of
-# strengths were overconfident (log loss 0.145 for 0.115 on pendigits): they came to small strengths before they had
-# got on at the large ones. With it alone, every step near the end of a run was refused once.
-_FALL, _LEAP = 0.03, 4.0
-# The least that a first refusal raises it by; each refusal after it twice as much as the one before.
-_GROWTH = 1.5
 # A promise below this many units of rounding of F cannot be told from noise: the point is stationary.
 _ROUNDING = 4.0
 # The damping stays above this share of the Gram's mean diagonal times eps: a smaller one changes no digit of the solve,
@@ -60,10 +53,9 @@ _BENDING = 0.75
 class TrustRegion(AbstractStep):
     """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
 
-    Accept if ρ > 1e-4; else raise λ and solve again with the same Jacobian and Gram. Either way λ ← λ·√((1−ρ)/(1−¼)):
-    the share 1 − ρ of its promise that the model missed falls with about the square of λ, and a quarter is the gain
-    steered to. After a refusal the factor is 4 at most, and 1.5, 3, 6, ... at least; after a step whose first trial was
-    taken it is 1/(4ρ) where that is less. F never rises, whatever the model; a non-finite trial is a refused one.
+    Accept if ρ > 1e-4, then λ ← λ·(1/(4ρ)), a factor between 1/10 and 2, and growth ← 2; else λ ← λ·growth,
+    growth ← 2·growth and solve again with the same Jacobian and Gram. F never rises, whatever the model; a non-finite
+    trial is a refused one.
 
     Args:
         max_attempts: trials a step before it is given up and the parameters stay.
@@ -76,8 +68,7 @@ class TrustRegion(AbstractStep):
     Raises:
         ValueError: if `max_attempts` is not a whole number from 1 up, or `initial_damping` not positive and finite.
 
-    Source: Nielsen, IMM-REP-1999-05 (a factor by the gain ratio, growth by doubling); Transtrum & Sethna, arXiv
-    1201.5885 (geodesic acceleration).
+    Source: Nielsen, IMM-REP-1999-05 (damping); Transtrum & Sethna, arXiv 1201.5885 (geodesic acceleration).
 
     Example:
         >>> TrustRegion().max_attempts
@@ -101,7 +92,7 @@ class TrustRegion(AbstractStep):
     def init(self, like):
         """No damping chosen yet."""
         dtype = like.dtype
-        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), _GROWTH, dtype))
+        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), 2.0, dtype))
 
     def take(self, local, state):
         """Trials with growing damping until one gains."""
@@ -173,22 +164,18 @@ def _attempt(local: LocalProblem, search: _Search, geodesic: bool) -> _Search:
     noise = _ROUNDING * eps * jnp.abs(local.objective)
     accept = solution.status & (ratio > _ACCEPT) & (gain >= 0)
     stationary = solution.status & (predicted <= noise) & ~accept
-    # The share of the promise that was missed; all and more where there is nothing to compare.
-    missed = jnp.where(solution.status & jnp.isfinite(ratio), jnp.maximum(1 - ratio, 0.0), jnp.inf)
-    factor = jnp.sqrt(missed / (1 - _GAIN))
-    fall = jnp.where(search.attempts > 0, factor, jnp.minimum(factor, _GAIN / jnp.maximum(ratio, _ACCEPT)))
+    factor = jnp.clip(_GAIN / jnp.maximum(ratio, _ACCEPT), 0.1, 2.0)
     status = jnp.where(solution.status, StepStatus.REJECTED, StepStatus.FACTORIZATION_FAILED)
     status = jnp.where(stationary, StepStatus.STATIONARY, status)
-    raised = jnp.maximum(search.growth, jnp.minimum(factor, _LEAP))
-    keep_damping = jnp.where(stationary, damping, damping * raised)
+    keep_damping = jnp.where(stationary, damping, damping * search.growth)
     return _Search(
         displacement=jnp.where(accept, displacement, 0.0),
         loss=jnp.where(accept, loss, local.loss),
         objective=jnp.where(accept, trial, local.objective),
         decrement=solution.decrement,
         damping=damping,
-        next_damping=jnp.where(accept, damping * jnp.maximum(fall, _FALL), keep_damping),
-        growth=jnp.where(accept | stationary, _GROWTH, 2 * search.growth),
+        next_damping=jnp.where(accept, damping * factor, keep_damping),
+        growth=jnp.where(accept | stationary, 2.0, 2 * search.growth),
         attempts=search.attempts + 1,
         solves=solves,
         done=accept | stationary,
