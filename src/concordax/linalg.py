@@ -47,7 +47,7 @@ class SPDFactor(eqx.Module):
 
     def inverse_root(self) -> Float[Array, "n n"]:
         """L⁻¹; its columns' products are the entries of (K + shift·I)⁻¹."""
-        return _inverse_lower(self.lower)
+        return inverse_lower(self.lower)
 
     def inverse_diagonal(self) -> Float[Array, " n"]:
         """Diag (K + shift·I)⁻¹: the squared norms of the columns of L⁻¹."""
@@ -111,13 +111,13 @@ def upper_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
     return upper_triangle(rows.shape[0], block, rows.dtype)
 
 
-def _inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
+def inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """L⁻¹ by halves: a triangular solve against the identity does more work, and not as matrix products."""
     size = lower.shape[0]
     if size <= _LEAF:
         return jax.scipy.linalg.solve_triangular(lower, jnp.eye(size, dtype=lower.dtype), lower=True)
     half = size // 2
-    first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
+    first, last = inverse_lower(lower[:half, :half]), inverse_lower(lower[half:, half:])
     corner = -last @ (lower[half:, :half] @ first)
     return jnp.block([[first, jnp.zeros((half, size - half), lower.dtype)], [corner, last]])
 
