@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "solvers",
         "steps",
+        "damping_rules",
         "trust_region",
         "stochastic_trust_region",
         "proximal",

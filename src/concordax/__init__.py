@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .compaction import compact as compact
     from .cross_validation import GeneralizedCrossValidation as GeneralizedCrossValidation
     from .cross_validation import LeaveOneOut as LeaveOneOut
+    from .damping_rules import GainRatio as GainRatio
+    from .damping_rules import MissedShare as MissedShare
+    from .damping_rules import Nielsen as Nielsen
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import explain as explain
@@ -87,6 +90,7 @@ _NAMES = {
     "batches": ("Stream",),
     "compaction": ("Compacted", "compact"),
     "cross_validation": ("GeneralizedCrossValidation", "LeaveOneOut"),
+    "damping_rules": ("GainRatio", "MissedShare", "Nielsen"),
     "diagnosis": ("Diagnosis", "Finding", "explain"),
     "evaluate": ("direction", "kkt_residual", "objective"),
     "evidence": ("Evidence",),

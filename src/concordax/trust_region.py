@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
+from .damping_rules import AbstractDampingRule, MissedShare
 from .solvers import Solution
 from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
 from .steps.line_search import check_trials
 
 
 class TrustRegionState(NamedTuple):
-    """The damping to try next (negative: not chosen yet) and the factor by which a refusal raises it."""
+    """The damping to try next (negative: not chosen yet) and the least factor by which a refusal raises it."""
 
     next_damping: Float[Array, ""]
     growth: Float[Array, ""]
@@ -37,10 +38,6 @@ class _Search(NamedTuple):
 
 # A step is taken when it gains this share of what the model promised; any positive number gives descent.
 _ACCEPT = 1e-4
-# The gain ratio that the damping steers to. At one half, where Nielsen's rule rests, the softmax of a network holds it
-# ten to a hundred times too high for as long as anyone would wait: steps that gain a quarter of what the model promises
-# gain more in all.
-_GAIN = 0.25
 # A promise below this many units of rounding of F cannot be told from noise: the point is stationary.
 _ROUNDING = 4.0
 # The damping stays above this share of the Gram's mean diagonal times eps: a smaller one changes no digit of the solve,
@@ -53,22 +50,24 @@ _BENDING = 0.75
 class TrustRegion(AbstractStep):
     """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
 
-    Accept if ρ > 1e-4, then λ ← λ·(1/(4ρ)), a factor between 1/10 and 2, and growth ← 2; else λ ← λ·growth,
-    growth ← 2·growth and solve again with the same Jacobian and Gram. F never rises, whatever the model; a non-finite
-    trial is a refused one.
+    Accept if ρ > 1e-4; else raise λ and solve again with the same Jacobian and Gram. F never rises, whatever the model;
+    a non-finite trial is a refused one.
 
     Args:
         max_attempts: trials a step before it is given up and the parameters stay.
         initial_damping: the first λ, in units of the mean of diag K. Below 1 the first steps get on faster; where the
             data also choose the strength, a large one leaves it time to settle before the features have moved far.
+        damping_rule: how λ follows ρ: `MissedShare()`, the quickest at a fixed strength, `GainRatio()`, which the
+            estimators use, or `Nielsen()`.
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
             (WᵀW + tH) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖_H ≤ 0.75 ‖δ‖_H. It costs a second solve and about
             four forward passes a trial.
 
     Raises:
         ValueError: if `max_attempts` is not a whole number from 1 up, or `initial_damping` not positive and finite.
+        TypeError: if `damping_rule` is none.
 
-    Source: Nielsen, IMM-REP-1999-05 (damping); Transtrum & Sethna, arXiv 1201.5885 (geodesic acceleration).
+    Source: Nielsen, IMM-REP-1999-05 (growth by doubling); Transtrum & Sethna, arXiv 1201.5885 (geodesic acceleration).
 
     Example:
         >>> TrustRegion().max_attempts
@@ -77,22 +76,35 @@ class TrustRegion(AbstractStep):
 
     max_attempts: int = eqx.field(static=True)
     initial_damping: float = eqx.field(static=True)
+    damping_rule: AbstractDampingRule
     geodesic: bool = eqx.field(static=True)
 
-    def __init__(self, max_attempts: int = 12, *, initial_damping: float = 0.1, geodesic: bool = False):
+    def __init__(
+        self,
+        max_attempts: int = 12,
+        *,
+        initial_damping: float = 0.1,
+        damping_rule: AbstractDampingRule = MissedShare(),
+        geodesic: bool = False,
+    ):
         check_trials("TrustRegion", "max_attempts", max_attempts)
         if not (math.isfinite(initial_damping) and initial_damping > 0):
             raise ValueError(
                 f"`TrustRegion(initial_damping={initial_damping!r})`: must be a positive finite number; 1 is the mean "
                 "of diag K."
             )
+        if not isinstance(damping_rule, AbstractDampingRule):
+            raise TypeError(
+                f"`TrustRegion(damping_rule={damping_rule!r})`: must be a rule for the damping, as cx.MissedShare(), "
+                "cx.GainRatio() or cx.Nielsen()."
+            )
         self.max_attempts, self.initial_damping = max_attempts, float(initial_damping)
-        self.geodesic = bool(geodesic)
+        self.damping_rule, self.geodesic = damping_rule, bool(geodesic)
 
     def init(self, like):
         """No damping chosen yet."""
         dtype = like.dtype
-        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), 2.0, dtype))
+        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), self.damping_rule.growth, dtype))
 
     def take(self, local, state):
         """Trials with growing damping until one gains."""
@@ -114,7 +126,7 @@ class TrustRegion(AbstractStep):
         )
         end = jax.lax.while_loop(
             lambda search: ~search.done & (search.attempts < self.max_attempts),
-            lambda search: _attempt(local, search, self.geodesic),
+            lambda search: _attempt(local, search, self.damping_rule, geodesic=self.geodesic),
             start,
         )
         # The fixed part of the damping is the least that a step may use: refusals add to it.
@@ -149,7 +161,7 @@ def _accelerated(
     return direction, solves.after(corrected.stats)
 
 
-def _attempt(local: LocalProblem, search: _Search, geodesic: bool) -> _Search:
+def _attempt(local: LocalProblem, search: _Search, rule: AbstractDampingRule, *, geodesic: bool) -> _Search:
     damping = search.next_damping
     solution = local.prepared.solve(local.strength, damping + local.damping)
     displacement, solves = solution.direction, search.solves.after(solution.stats)
@@ -164,18 +176,17 @@ def _attempt(local: LocalProblem, search: _Search, geodesic: bool) -> _Search:
     noise = _ROUNDING * eps * jnp.abs(local.objective)
     accept = solution.status & (ratio > _ACCEPT) & (gain >= 0)
     stationary = solution.status & (predicted <= noise) & ~accept
-    factor = jnp.clip(_GAIN / jnp.maximum(ratio, _ACCEPT), 0.1, 2.0)
+    factor = jnp.where(accept, rule.after_step(ratio, search.attempts > 0), rule.after_refusal(ratio, search.growth))
     status = jnp.where(solution.status, StepStatus.REJECTED, StepStatus.FACTORIZATION_FAILED)
     status = jnp.where(stationary, StepStatus.STATIONARY, status)
-    keep_damping = jnp.where(stationary, damping, damping * search.growth)
     return _Search(
         displacement=jnp.where(accept, displacement, 0.0),
         loss=jnp.where(accept, loss, local.loss),
         objective=jnp.where(accept, trial, local.objective),
         decrement=solution.decrement,
         damping=damping,
-        next_damping=jnp.where(accept, damping * factor, keep_damping),
-        growth=jnp.where(accept | stationary, 2.0, 2 * search.growth),
+        next_damping=jnp.where(stationary, damping, damping * factor),
+        growth=jnp.where(accept | stationary, rule.growth, 2 * search.growth),
         attempts=search.attempts + 1,
         solves=solves,
         done=accept | stationary,

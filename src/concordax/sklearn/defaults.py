@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..cross_validation import GeneralizedCrossValidation, LeaveOneOut
+from ..damping_rules import GainRatio
 from ..evidence import Evidence
 from ..regularizers import L2, AbstractRegularizer, PseudoHuber
 from ..scheduled_strength import AnnealedStrength
@@ -85,8 +86,13 @@ def strength(choice: str | float, initial: float | None, rows: float) -> Abstrac
 
 
 def step() -> TrustRegion:
-    """The step rule."""
-    return TrustRegion(initial_damping=_INITIAL_DAMPING)
+    """The step rule.
+
+    `MissedShare` takes a quarter fewer trials; but a run whose strength, or whose end, the data choose came out worse
+    by it: on 100 collinear channels the evidence peaked early at 1.7 times the error, and classifiers that follow a
+    path of strengths were overconfident.
+    """
+    return TrustRegion(initial_damping=_INITIAL_DAMPING, damping_rule=GainRatio())
 
 
 def regularizer(choice: str, units: tuple[int, ...]) -> AbstractRegularizer:
