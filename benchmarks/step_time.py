@@ -8,9 +8,10 @@ slows down slows all of them.
 - step: one trust-region update through `Algorithm.update`, the objective at the trial point included, from a point two
   steps in. Its direction is checked against the naive one's.
 - naive: `naive.py`, one solve and one objective.
-- floor: timed alone, the products G Gᵀ and A Aᵀ of each layer, one Cholesky factorization for each trial of the
-  step, and for each iteration that it took, the start of each trial counted as one, one product with the factors and
-  one with their transpose. All in full and in float64.
+- floor: timed alone, the products G Gᵀ and A Aᵀ of each layer, or, where the step forms K by pairs of examples, that of
+  all pairs of A with Dᵀ and those of G for each pair; one Cholesky factorization for each trial of the step; and for
+  each iteration that it took, the start of each trial counted as one, one product with the factors and one with their
+  transpose. All in full, but for the pairs, and in float64.
 """
 
 import argparse
@@ -31,12 +32,14 @@ from workloads import Workload, build, synthetic
 
 import concordax as cx
 from concordax.optimizer import make_algorithm
+from concordax.solvers.costs import exact_gram_pays
 
 WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {
     "A": lambda _: build("A"),
     "A, mu = 0.1": lambda _: dataclasses.replace(build("A"), regularizer=cx.PseudoHuber(0.1)),
     "100-1000-1": lambda _: synthetic("100-1000-1", rows=1000, inputs=100, width=1000),
     "C": lambda folder: build("C", folder),
+    "C, mu = 0.1": lambda folder: dataclasses.replace(build("C", folder), regularizer=cx.PseudoHuber(0.1)),
     "C-softmax": lambda folder: build("C-softmax", folder),
     "E": lambda _: build("E"),
 }
@@ -70,35 +73,37 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
         "megabytes": compiled.memory_analysis().temp_size_in_bytes / 1e6,
         "solver": algorithm.solver.explain(algorithm.shape(params, batch)),
     }
-    step = lambda: compiled(state, params, batch)
+    by_pairs = exact_gram_pays(algorithm.shape(params, batch))
     return {
-        "step": step,
+        "step": lambda: compiled(state, params, batch),
         "naive": lambda: naive(flat, damping),
-        "floor": floor(workload, facts["attempts"], facts["attempts"] + facts["iterations"]),
+        "floor": floor(workload, facts["attempts"], facts["attempts"] + facts["iterations"], by_pairs=by_pairs),
     }, facts
 
 
-def floor(workload: Workload, attempts: int, iterations: int) -> Callable:
+def floor(workload: Workload, attempts: int, iterations: int, *, by_pairs: bool) -> Callable:
     """The products and the factorization, each in a program of its own."""
     n, k = workload.targets.shape
     rng = np.random.default_rng(0)
-    layers = [
-        (
-            jnp.asarray(rng.normal(size=(n * k, layer.weight.shape[0]))),
-            jnp.asarray(rng.normal(size=(n, layer.weight.shape[1]))),
-        )
-        for layer in workload.start
-    ]
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape))
     weights = [layer.weight for layer in workload.start]
+    layers = [(normal(n * k, weight.shape[0]), normal(n, weight.shape[1])) for weight in weights]
     kernel = jnp.eye(n * k) + 0.1 * jnp.ones((n * k, n * k))
-    grams = jax.jit(lambda layers: [(g @ g.T, a @ a.T) for g, a in layers])
+    if by_pairs:
+        # The operands [pairs, d_in] and [pairs, k, d_out] are taken to be there.
+        pairs = n * (n + 1) // 2
+        operands = [(normal(pairs, k, w.shape[0]), normal(pairs, w.shape[1]), w) for w in weights]
+        grams = jax.jit(lambda operands: [(a @ w.T, g @ jnp.swapaxes(g, 1, 2)) for g, a, w in operands])
+    else:
+        operands = layers
+        grams = jax.jit(lambda operands: [(g @ g.T, a @ a.T) for g, a in operands])
     cholesky = jax.jit(jnp.linalg.cholesky)
     products = jax.jit(
         lambda layers, weights: [(a @ w.T, g[:n].T @ a) for (g, a), w in zip(layers, weights, strict=True)]
     )
 
     def run():
-        out = [grams(layers), *(cholesky(kernel) for _ in range(attempts))]
+        out = [grams(operands), *(cholesky(kernel) for _ in range(attempts))]
         return out + [products(layers, weights) for _ in range(iterations)]
 
     return run

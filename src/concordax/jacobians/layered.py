@@ -21,6 +21,7 @@ from ..models import LayeredModel
 from . import base
 from .base import AbstractJacobian
 from .factors import LayerFactors, hadamard, scaled_product
+from .pairs import pair_gram, pairs_pay
 
 
 class LayeredJacobian(AbstractJacobian):
@@ -70,10 +71,13 @@ class LayeredJacobian(AbstractJacobian):
         return _total([layer.images(piece, labels, groups.count) for layer, piece, labels in pairs])
 
     def diagonal_gram(self, metric):
-        """Hadamard products a layer where H is a multiple of I; else J D^½ times itself, in bounded chunks."""
+        """Hadamard products a layer where H is a multiple of I; else by pairs of examples, or J D^½ times itself."""
         if isinstance(metric, ScalarMetric):
             return self.structured_gram(metric)
-        roots = self._pieces(jnp.sqrt(metric.diagonal(self.shape[2])))
+        n, k, size = self.shape
+        if pairs_pay(n, k, [layer.matrix_shape for layer in self.layers]):
+            return pair_gram(self.layers, self._pieces(metric.diagonal(size)))
+        roots = self._pieces(jnp.sqrt(metric.diagonal(size)))
         if math.prod(self.shape) <= base.CHUNK_ELEMENTS:
             # Each row scaled once, and all layers in one product.
             return upper_product(self._columns(roots))

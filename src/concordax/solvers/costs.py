@@ -2,19 +2,23 @@
 
 Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
 
-    Dual          operations  1.25 N² p + 2 (N³/3 + 30 N²)               (under L2, in layers: as K̃ below)
+    Dual          operations  K + 2 (N³/3 + 24 n p + 30 N²)              (under L2, in layers: as K̃ below)
                   numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p)
     Primal        operations  1.25 N p² + 2 (p³/3 + 3 (8 N p + 30 p²))
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
-    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 30 N²))
+    StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 10 N²)), or
+                              K + 2 (N³/3 + 8 n p + 10 N²)
                   numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N))
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
-Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
+K is 1.25 N² p; or, for at most 256 examples of a network, by pairs of them,
+n²/2 (2 (p + k² Σ d_out) + 30 Σ (d_in + (k + 2) d_out)). `StructuredCG` takes K where that is so, and less than K̃ and
+its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
-eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product;
+eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product,
+10 what one of a triangular factor does that is applied by blocks (`substitution.py`);
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed;
 2 is for the trials of a step, some refused. Where a factor in float32 pays, products and N³/3 of `StructuredCG` count
 half: it does where half of them is more than 0.4 iterations; its N² numbers then count half too, F half as much again,
@@ -24,13 +28,15 @@ tangent comes.
 
 from typing import NamedTuple
 
-from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian
+from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian, pair_operations, pairs_pay
 from ..linalg import BLOCK
 from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..system import System
 
 # Operations of a matrix product in the time of one number from memory.
 _PASS = 30.0
+# The same for a number of a triangular factor, applied by blocks.
+_SUBSTITUTION = 10.0
 # Iterations that conjugate gradients are expected to take, the start included.
 _ITERATIONS = 5
 # Solves a step, refused trials included: what each takes weighs more on the side with the larger matrix.
@@ -123,9 +129,11 @@ def dual(shape: SystemShape) -> Cost:
     """`Dual`."""
     size, p = shape.numbers, shape.parameters
     structured = shape.scalar and shape.layers
-    gram = _structured_gram(shape) if structured else _TRIANGLE * size**2 * (p + shape.groups)
+    gram = _structured_gram(shape) if structured else _exact_gram(shape)
     columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
-    operations = gram + _TRIALS * (size**3 / 3 + _PASS * size**2)
+    # A solve takes three products with J and three with its transpose: a refinement follows.
+    products = 3 * 8.0 * (shape.rows if shape.layers else size) * p
+    operations = gram + _TRIALS * (size**3 / 3 + products + _PASS * size**2)
     return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p)))
 
 
@@ -141,18 +149,25 @@ def structured_cg(shape: SystemShape) -> Cost:
     """`StructuredCG`, for a layered model."""
     size, p = shape.numbers, shape.parameters
     # Of K̃, its factor and a copy, and of the Jacobian that they come from.
-    single = single_precision_pays(shape)
+    exact, single = exact_gram_pays(shape), single_precision_pays(shape)
     share = 0.5 if single else 1.0
-    solve = share * size**3 / 3 + _ITERATIONS * _iteration(shape)
-    operations = share * _structured_gram(shape) + _TRIALS * solve
+    operations = _by_exact_gram(shape) if exact else _by_iterations(shape, share)
     # A block of the Gram works on copies of its rows' factors.
     copies = (2.5 if single else 3.5) * shape.jacobian * min(1.0, BLOCK / size)
     numbers = max(share * 3 * size**2, share * 2 * size**2 + 6 * p, share * size**2 + copies)
     return Cost(operations, shape.itemsize * ((1.5 if single else 1.0) * shape.jacobian + numbers))
 
 
+def exact_gram_pays(shape: SystemShape) -> bool:
+    """Whether K itself, by pairs of examples, costs less than the iterations that it saves."""
+    by_pairs = not shape.scalar and pairs_pay(shape.rows, shape.outputs, shape.layers)
+    return by_pairs and _by_exact_gram(shape) < _by_iterations(shape, 1.0)
+
+
 def single_precision_pays(shape: SystemShape) -> bool:
     """Whether K̃ and its factor in float32 save a float64 step more than the iterations that they cost."""
+    if exact_gram_pays(shape):
+        return False
     saved = 0.5 * (_structured_gram(shape) + shape.numbers**3 / 3)
     return shape.itemsize == 8 and saved > _EXTRA_ITERATIONS * _iteration(shape)
 
@@ -171,8 +186,26 @@ def largest_rank(shape: SystemShape, budget: float, least: int, most: int) -> in
     return int(min(max(room / (_SKETCHES * shape.parameters), least), most))
 
 
+def _by_iterations(shape: SystemShape, share: float) -> float:
+    """A step from K̃, whose products and factor take that share of their time."""
+    solve = share * shape.numbers**3 / 3 + _ITERATIONS * _iteration(shape)
+    return share * _structured_gram(shape) + _TRIALS * solve
+
+
+def _by_exact_gram(shape: SystemShape) -> float:
+    """A step from K: the start of the iterations is their end."""
+    return _exact_gram(shape) + _TRIALS * (shape.numbers**3 / 3 + _iteration(shape))
+
+
+def _exact_gram(shape: SystemShape) -> float:
+    groups = _TRIANGLE * shape.numbers**2 * shape.groups
+    if shape.layers and pairs_pay(shape.rows, shape.outputs, shape.layers):
+        return groups + pair_operations(shape.rows, shape.outputs, shape.layers)
+    return groups + _TRIANGLE * shape.numbers**2 * shape.parameters
+
+
 def _iteration(shape: SystemShape) -> float:
-    return 8.0 * shape.rows * shape.parameters + _PASS * shape.numbers**2
+    return 8.0 * shape.rows * shape.parameters + _SUBSTITUTION * shape.numbers**2
 
 
 def _structured_gram(shape: SystemShape) -> float:

@@ -1,7 +1,8 @@
 """Exact steps at the price of the layers: conjugate gradients on the Gram through its factors, never formed.
 
 The preconditioner is the Cholesky factor of K̃ + tI, with K̃ the Gram for a D that is a product e^a e^bᵀ in each layer
-(`LayeredJacobian.structured_gram`). K̃ = K under L2: no iterations are then needed.
+(`LayeredJacobian.structured_gram`). K̃ = K under L2: no iterations are then needed. On a mini-batch of several outputs K
+itself costs less than iterations, by pairs of examples (`jacobians/pairs.py`), and takes the place of K̃.
 """
 
 import math
@@ -13,11 +14,12 @@ from jaxtyping import Array, Float
 
 from ..jacobians import LayeredJacobian
 from ..linalg import factorize
+from ..metrics import AbstractMetric
 from ..substitution import substitution
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
 from .conjugate_gradients import CGState, conjugate_gradients, start
-from .costs import shape_of, single_precision_pays
+from .costs import exact_gram_pays, shape_of, single_precision_pays
 from .dual import Dual
 
 # Operations, N²p, up to which a complexity is that of K itself: some ten milliseconds. With K̃ the log evidence of a
@@ -31,8 +33,11 @@ class _PreparedCG(AbstractPrepared):
     gram: Float[Array, "m m"]
     image: Float[Array, "n k"]
     solver: "StructuredCG" = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
 
     def trace(self):
+        if self.exact:
+            return jnp.sum(jnp.diagonal(self.gram).astype(self.image.dtype))
         return jnp.sum(self.system.jacobian.gram_diagonal(self.system.metric))
 
     def solve(self, strength, damping):
@@ -102,16 +107,16 @@ class _PreparedCG(AbstractPrepared):
         return jax.lax.while_loop(lambda solution: ~solution.stats.converged, directly, solution)
 
     def complexity(self, strength):
-        """Exact where K is cheap; else from the factor of K̃ + τI in full precision, exact under L2."""
+        """Exact where K is there or cheap; else from the factor of K̃ + τI in full precision, exact under L2."""
         gram = self.gram
-        if len(gram) ** 2 * len(self.system.gradient) <= _CHEAP:
+        if not self.exact and len(gram) ** 2 * len(self.system.gradient) <= _CHEAP:
             return Dual().prepare(self.system).complexity(strength)
         if gram.dtype != self.system.residual.dtype:
             # Tied to the strength: XLA would otherwise form it in every step, whether γ is wanted or not.
             jacobian, metric, strength = jax.lax.optimization_barrier(
                 (self.system.jacobian, self.system.metric, strength)
             )
-            gram = jacobian.structured_gram(metric)
+            gram = _gram(jacobian, metric, exact=self.exact)
         factor = factorize(gram, strength)
         return complexity_of(dual_leverage(self.system, factor), log_determinant(factor))
 
@@ -189,7 +194,7 @@ class StructuredCG(AbstractSolver):
         return single_precision_pays(shape_of(system))
 
     def prepare(self, system: System) -> AbstractPrepared:
-        """Forms K̃ and W H⁻¹ g."""
+        """Forms K̃, or K, and W H⁻¹ g."""
         if not isinstance(system.jacobian, LayeredJacobian):
             raise TypeError(
                 "`StructuredCG()` needs a model that hands out its layers, as cx.MLP and cx.TwoLayer do (see "
@@ -199,4 +204,10 @@ class StructuredCG(AbstractSolver):
         if self._lowered(system):
             jacobian, metric = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (jacobian, metric))
         image = system.jacobian.mv(system.metric.solve(system.gradient))
-        return _PreparedCG(system, jacobian.structured_gram(metric), image, self)
+        exact = exact_gram_pays(shape_of(system))
+        return _PreparedCG(system, _gram(jacobian, metric, exact=exact), image, self, exact)
+
+
+def _gram(jacobian: LayeredJacobian, metric: AbstractMetric, *, exact: bool) -> Float[Array, "m m"]:
+    """K or K̃."""
+    return jacobian.gram(metric) if exact else jacobian.structured_gram(metric)
