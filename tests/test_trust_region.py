@@ -277,6 +277,23 @@ def test_refusal_without_a_ratio_raises_the_damping_by_what_is_usual(ratio):
     assert factors == [4.0, 2.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("strength", "rule"),
+    [(1e-3, cx.MissedShare()), (cx.Evidence(), cx.GainRatio()), (cx.AnnealedStrength(1e-2, 1e-4), cx.GainRatio())],
+    ids=repr,
+)
+def test_default_rule_is_that_of_the_strength(strength, rule):
+    inputs = jnp.linspace(-1, 1, 8)[:, None]
+    model = cx.TwoLayer(1, 4)
+    held_out = (inputs + 0.1, inputs)
+    result = cx.train(
+        model, cx.SquaredError(), cx.L2(), model.init(jax.random.key(0)), (inputs, inputs), strength=strength,
+        max_steps=1, validation=held_out,
+    )  # fmt: skip
+    assert result.setup is not None
+    assert result.setup.algorithm.step == cx.TrustRegion(damping_rule=rule)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_damping_rule_is_named():
     with pytest.raises(TypeError, match=r"damping_rule=0.5.*cx.MissedShare\(\)"):

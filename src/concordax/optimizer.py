@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._status import StepStatus
 from ._types import Batch
 from .adaptive_strength import AbstractAdaptiveStrength
+from .damping_rules import GainRatio
 from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
@@ -237,8 +238,15 @@ def check_parts(model, *kinds: tuple[Any, type, str]) -> None:
         raise TypeError(f"`model={model!r}`: must be a callable (params, inputs) -> outputs [n, c].")
 
 
+def _default_step(strength: AbstractStrength) -> TrustRegion:
+    """The quickest at a strength that stays; for one that moves, the rule under which it comes out better."""
+    return TrustRegion(damping_rule=GainRatio()) if strength.is_adaptive else TrustRegion()
+
+
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
-    """Checks the parts and puts them together."""
+    """Checks the parts and puts them together; without a step rule with that for all rows."""
+    rule = as_strength(strength)
+    step = _default_step(rule) if step is None else step
     kinds = ((loss, AbstractLoss, "loss"), (regularizer, AbstractRegularizer, "regularizer"),
              (solver, AbstractSolver, "solver"), (step, AbstractStep, "step"))  # fmt: skip
     check_parts(model, *kinds)
@@ -246,7 +254,6 @@ def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping)
         raise ValueError(
             f"`damping={damping!r}`: must be a finite number from 0 up; the published mode is 1 - strength."
         )
-    rule = as_strength(strength)
     if isinstance(rule, AbstractAdaptiveStrength) and step.adds_penalty:
         raise ValueError(
             f"`strength={strength!r}` judges smooth penalties alone; with `{type(step).__name__}` use a number as "
@@ -262,7 +269,7 @@ def ggn_score(
     *,
     strength: float | AbstractStrength,
     solver: AbstractSolver = Auto(),
-    step: AbstractStep = TrustRegion(),
+    step: AbstractStep | None = None,
     damping: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Regularized generalized Gauss-Newton as an optax transformation.
@@ -276,7 +283,7 @@ def ggn_score(
         regularizer: g, with Hessian H.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear system is solved.
-        step: how far to go.
+        step: how far to go; by default `TrustRegion()`, with `damping_rule=GainRatio()` where the strength moves.
         damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
 
     Returns:

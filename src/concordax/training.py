@@ -33,7 +33,6 @@ from .stochastic_trust_region import StochasticTrustRegion
 from .stopping import StoppingRule
 from .strength import AbstractStrength
 from .system import data_loss
-from .trust_region import TrustRegion
 
 _LOG = logging.getLogger("concordax")
 
@@ -96,7 +95,8 @@ def train(
         data: (inputs, targets), n rows each; or what brings them batch by batch, a `Stream` or what one is made of.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear systems are solved.
-        step: the step rule; by default `TrustRegion()` on all rows, `StochasticTrustRegion()` on mini-batches.
+        step: the step rule; by default `TrustRegion()` on all rows, with `damping_rule=GainRatio()` where the strength
+            moves, and `StochasticTrustRegion()` on mini-batches.
         damping: λ ≥ 0 added to every solve.
         optimizer: an optax optimizer that takes the place of solver, step and damping: `optax.adam(1e-3)`, or
             `optax.lbfgs()` on all rows. Fields of the history that it has nothing for are NaN.
@@ -131,9 +131,8 @@ def train(
     """
     check_training_options(max_steps, tolerance, batch_size, key)
     if optimizer is None:
-        rule = TrustRegion() if step is None else step
         algorithm = make_algorithm(
-            model, loss, regularizer, strength=strength, solver=solver, step=rule, damping=damping
+            model, loss, regularizer, strength=strength, solver=solver, step=step, damping=damping
         )
     else:
         refused = {"solver": solver != Auto(), "step": step is not None, "damping": damping != 0}

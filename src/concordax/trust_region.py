@@ -57,8 +57,8 @@ class TrustRegion(AbstractStep):
         max_attempts: trials a step before it is given up and the parameters stay.
         initial_damping: the first λ, in units of the mean of diag K. Below 1 the first steps get on faster; where the
             data also choose the strength, a large one leaves it time to settle before the features have moved far.
-        damping_rule: how λ follows ρ: `MissedShare()`, the quickest at a fixed strength, `GainRatio()`, which the
-            estimators use, or `Nielsen()`.
+        damping_rule: how λ follows ρ: `MissedShare()`, the quickest at a fixed strength, `GainRatio()` for one that
+            moves, or `Nielsen()`.
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
             (WᵀW + tH) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖_H ≤ 0.75 ‖δ‖_H. It costs a second solve and about
             four forward passes a trial.
