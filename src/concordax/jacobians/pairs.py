@@ -34,6 +34,12 @@ def pair_operations(rows: int, outputs: int, layers: Sequence[tuple[int, int]]) 
     return pairs * (products + _PASS * passes)
 
 
+def pair_numbers(rows: int, outputs: int, layers: Sequence[tuple[int, int]]) -> int:
+    """Numbers that `pair_gram` works on at its peak: a chunk, and its operands copied for each pair."""
+    widest = _widest(outputs, layers)
+    return 2 * widest * min(rows * (rows + 1) // 2, max(1, _ELEMENTS // widest))
+
+
 def pairs_pay(rows: int, outputs: int, layers: Sequence[tuple[int, int]]) -> bool:
     """Whether pairs are cheaper than five eighths of a product of the materialised rows, and few."""
     parameters = sum(math.prod(layer) for layer in layers)
@@ -53,8 +59,7 @@ def pair_gram(layers: Sequence[LayerFactors], inverses: Sequence[Array]) -> Floa
     """
     n, k, _ = layers[0].backward.shape
     first, second = np.triu_indices(n)
-    widest = max(d_in + (k + 2) * d_out for d_out, d_in in (layer.matrix_shape for layer in layers))
-    length = max(1, min(len(first), _ELEMENTS // widest))
+    length = max(1, min(len(first), _ELEMENTS // _widest(k, [layer.matrix_shape for layer in layers])))
     missing = -len(first) % length
     # Pairs at the end are (0, 0) once more, and are not looked at.
     chunks = tuple(jnp.asarray(np.pad(index, (0, missing)).reshape(-1, length)) for index in (first, second))
@@ -68,6 +73,11 @@ def pair_gram(layers: Sequence[LayerFactors], inverses: Sequence[Array]) -> Floa
     place = np.zeros((n, n), int)
     place[first, second] = np.arange(len(first))
     return jnp.swapaxes(values[place], 1, 2).reshape(n * k, n * k)
+
+
+def _widest(outputs: int, layers: Sequence[tuple[int, int]]) -> int:
+    """Numbers of one pair in the layer where it has most."""
+    return max(d_in + (outputs + 2) * d_out for d_out, d_in in layers)
 
 
 def _layer_blocks(layer: LayerFactors, inverse, i: Array, j: Array) -> Float[Array, "m k k"]:

@@ -3,18 +3,19 @@
 Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of d_out × d_in weights.
 
     Dual          operations  K + 2 (N³/3 + 24 n p + 30 N²)              (under L2, in layers: as K̃ below)
-                  numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p)
+                  numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p, P)
     Primal        operations  1.25 N p² + 2 (p³/3 + 3 (8 N p + 30 p²))
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
     StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 10 N²)), or
                               K + 2 (N³/3 + 8 n p + 10 N²)
-                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N))
+                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N)), or P in place of the last
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
 K is 1.25 N² p; or, for at most 256 examples of a network, by pairs of them,
-n²/2 (2 (p + k² Σ d_out) + 30 Σ (d_in + (k + 2) d_out)). `StructuredCG` takes K where that is so, and less than K̃ and
-its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
+n²/2 (2 (p + k² Σ d_out) + 30 Σ (d_in + (k + 2) d_out)), with P = N² + 3 p + 2 min(n²/2 w, chunk) where
+w = max (d_in + (k + 2) d_out) over the layers, and no min(N p, chunk). `StructuredCG` takes K where that is so, and less
+than K̃ and its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product,
@@ -28,7 +29,7 @@ tangent comes.
 
 from typing import NamedTuple
 
-from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian, pair_operations, pairs_pay
+from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian, pair_numbers, pair_operations, pairs_pay
 from ..linalg import BLOCK
 from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..system import System
@@ -130,11 +131,12 @@ def dual(shape: SystemShape) -> Cost:
     size, p = shape.numbers, shape.parameters
     structured = shape.scalar and shape.layers
     gram = _structured_gram(shape) if structured else _exact_gram(shape)
-    columns = 0 if structured else min(size * p, CHUNK_ELEMENTS)
     # A solve takes three products with J and three with its transpose: a refinement follows.
     products = 3 * 8.0 * (shape.rows if shape.layers else size) * p
     operations = gram + _TRIALS * (size**3 / 3 + products + _PASS * size**2)
-    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p)))
+    columns = 0 if structured or _by_pairs(shape) else min(size * p, CHUNK_ELEMENTS)
+    numbers = max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p, _numbers_of_pairs(shape))
+    return Cost(operations, shape.itemsize * (shape.jacobian + numbers))
 
 
 def primal(shape: SystemShape) -> Cost:
@@ -154,14 +156,14 @@ def structured_cg(shape: SystemShape) -> Cost:
     operations = _by_exact_gram(shape) if exact else _by_iterations(shape, share)
     # A block of the Gram works on copies of its rows' factors.
     copies = (2.5 if single else 3.5) * shape.jacobian * min(1.0, BLOCK / size)
-    numbers = max(share * 3 * size**2, share * 2 * size**2 + 6 * p, share * size**2 + copies)
+    form = _numbers_of_pairs(shape) if exact else share * size**2 + copies
+    numbers = max(share * 3 * size**2, share * 2 * size**2 + 6 * p, form)
     return Cost(operations, shape.itemsize * ((1.5 if single else 1.0) * shape.jacobian + numbers))
 
 
 def exact_gram_pays(shape: SystemShape) -> bool:
     """Whether K itself, by pairs of examples, costs less than the iterations that it saves."""
-    by_pairs = not shape.scalar and pairs_pay(shape.rows, shape.outputs, shape.layers)
-    return by_pairs and _by_exact_gram(shape) < _by_iterations(shape, 1.0)
+    return _by_pairs(shape) and _by_exact_gram(shape) < _by_iterations(shape, 1.0)
 
 
 def single_precision_pays(shape: SystemShape) -> bool:
@@ -199,9 +201,20 @@ def _by_exact_gram(shape: SystemShape) -> float:
 
 def _exact_gram(shape: SystemShape) -> float:
     groups = _TRIANGLE * shape.numbers**2 * shape.groups
-    if shape.layers and pairs_pay(shape.rows, shape.outputs, shape.layers):
+    if _by_pairs(shape):
         return groups + pair_operations(shape.rows, shape.outputs, shape.layers)
     return groups + _TRIANGLE * shape.numbers**2 * shape.parameters
+
+
+def _by_pairs(shape: SystemShape) -> bool:
+    return bool(shape.layers) and not shape.scalar and pairs_pay(shape.rows, shape.outputs, shape.layers)
+
+
+def _numbers_of_pairs(shape: SystemShape) -> int:
+    """At the peak while K is formed by pairs, three vectors of parameters beside them."""
+    if not _by_pairs(shape):
+        return 0
+    return shape.numbers**2 + 3 * shape.parameters + pair_numbers(shape.rows, shape.outputs, shape.layers)
 
 
 def _iteration(shape: SystemShape) -> float:
