@@ -5,7 +5,7 @@
     python benchmarks/experiments.py build/small build/published --output benchmarks/records/experiments.json
 
 The folders' records hold every number; what is kept here are the findings, and how each experiment was run. A later
-folder takes the place of an earlier one.
+folder takes the place of an earlier one, and experiments that no folder holds stay as the output has them.
 """
 
 import json
@@ -51,6 +51,20 @@ def _made(record: Record) -> dict:
         "hours_of_steps": round(sum(steps) / 3600, 3),
         "sources": record.config.get("sources", {}),
         "started": record.started,
+        "versions": record.versions,
+        "machine": record.machine,
+    }
+
+
+def onto(old: dict, new: dict) -> dict:
+    """The new record, with the experiments that are in the old one alone."""
+    where = {key: old[key] for key in ("versions", "machine")}
+    made = {name: where | each for name, each in old["experiments"].items()} | new["experiments"]
+    kept = [each for each in old["findings"] if each["experiment"] not in new["experiments"]]
+    order = list(ENTRIES)
+    return new | {
+        "findings": sorted([*kept, *new["findings"]], key=lambda each: order.index(each["experiment"])),
+        "experiments": {name: made[name] for name in order if name in made},
     }
 
 
@@ -88,4 +102,4 @@ def markdown(record: dict) -> str:
 
 
 if __name__ == "__main__":
-    summarize(__doc__, measure, markdown)
+    summarize(__doc__, measure, markdown, onto)

@@ -8,14 +8,14 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
                   numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
     StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 10 N²)), or
                               K + 2 (N³/3 + 8 n p + 10 N²)
-                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N)), or P in place of the last
+                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N)), or P for the last
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
 K is 1.25 N² p; or, for at most 256 examples of a network, by pairs of them,
 n²/2 (2 (p + k² Σ d_out) + 30 Σ (d_in + (k + 2) d_out)), with P = N² + 3 p + 2 min(n²/2 w, chunk) where
-w = max (d_in + (k + 2) d_out) over the layers, and no min(N p, chunk). `StructuredCG` takes K where that is so, and less
-than K̃ and its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
+w = max (d_in + (k + 2) d_out) over the layers, and no min(N p, chunk). `StructuredCG` takes K where that is so, and
+less than K̃ and its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five
 eighths for a symmetric one; 30 is what a number that comes from memory costs beside one operation of a matrix product,
