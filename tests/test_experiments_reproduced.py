@@ -162,7 +162,8 @@ def _smoothing(evidence):
     losses |= {"evidence": (1.0, evidence)} if evidence else {}
     return [
         {"mode": mode, "smoothing": mu, "seed": 0, "iteration": [0, 9], "train_loss": [1.0, loss], "zeros": 3,
-         "test_loss": [1.0, loss], "steps": 10 * k + 1, "strength_chosen": 7.0, "parameters": 30}
+         "test_loss": [1.0, loss], "steps": 10 * k + 1, "strength_chosen": 7.0, "parameters": 30,
+         "ended": "diverged" if loss > 1e9 else "settled"}
         for mode, pair in losses.items() for k, (mu, loss) in enumerate(zip((0.1, 10.0), pair, strict=True))
     ]  # fmt: skip
 
@@ -172,6 +173,7 @@ def test_smoothing_is_judged_at_a_fixed_strength_and_one_that_the_data_choose():
     assert (first.verdict, first.ours) == (finding.HOLDS, "from 1 (μ = 0.1) to 4")
     assert first.corrected == "from 1 (μ = 0.1) to over 1e+09"
     assert second.ours == "1 steps at μ = 0.1, 11 at 10"
+    assert second.corrected == "1 steps at μ = 0.1, 11 at 10; 1 of 2 runs diverge, all at μ ≤ 10"
     assert third.ours == "evidence: from 1 to 1.5, a factor of 1.5; at a fixed strength 4"
     assert len(findings({"smoothing-sweep": _record("smoothing-sweep", _smoothing(None))})) == 2
 

@@ -122,15 +122,10 @@ def smoothing(cells: Sequence[Cell]) -> Iterator[Finding]:
         HOLDS if spread >= 2 else FAILS,
         "The trust region's test loss moves by a factor of two or more over the sweep.",
     )  # fmt: skip
-    steps = {mode: by(of(cells, mode=mode), "smoothing", "steps") for mode in MODES}
     yield found(
         "How does the smoothing change the rate? (left open)", "testloss-vs-mu.jl",
-        *(
-            f"{told(curve[min(curve)])} steps at μ = {min(curve):.2g}, {told(curve[max(curve)])} at {max(curve):.2g}"
-            if (curve := steps[mode]) else "-"
-            for mode in MODES
-        ),
-        OPEN, "Steps until a run has settled or reached the loss floor.",
+        *(_pace(of(cells, mode=mode)) for mode in MODES),
+        OPEN, "Steps until a run has settled, reached the loss floor or diverged; at most as many as it was given.",
     )  # fmt: skip
     chosen = by(of(cells, mode=methods.EVIDENCE), "smoothing", "test_loss")
     if chosen:
@@ -140,6 +135,16 @@ def smoothing(cells: Sequence[Cell]) -> Iterator[Finding]:
             f"{told(max(chosen.values()) / min(chosen.values()))}; at a fixed strength {told(spread)}",
             OPEN, "The spread of the test loss over the smoothings.",
         )  # fmt: skip
+
+
+def _pace(cells: Sequence[Cell]) -> str:
+    """Steps at the least and the largest smoothing, and up to which one runs diverge."""
+    steps = by(cells, "smoothing", "steps")
+    if not steps:
+        return "-"
+    left = [cell["smoothing"] for cell in cells if cell["ended"] == traced.LEFT]
+    words = f"{told(steps[min(steps)])} steps at μ = {min(steps):.2g}, {told(steps[max(steps)])} at {max(steps):.2g}"
+    return f"{words}; {len(left)} of {len(cells)} runs diverge, all at μ ≤ {max(left):.2g}" if left else words
 
 
 def digits(cells: Sequence[Cell]) -> Iterator[Finding]:

@@ -17,11 +17,11 @@ SETTLED, OVER = 1e-10, 20
 # Steps without a safeguard have left for good at such a loss: of all runs that passed it none came back, while each
 # further step may cost a hundred sound ones, for its system has no digits left and is factorized anew by other means.
 DIVERGED = 1e12
-FLOOR = "loss floor"
+FLOOR, LEFT = "loss floor", "diverged"
 NOTE = (
     f"A run ends early when its objective has changed by less than {SETTLED:g} of itself over {OVER} steps "
     "(`ended`: settled), at a training loss of `loss_floor` (as in the authors' code) or above "
-    f"{DIVERGED:g} (diverged), or by itself."
+    f"{DIVERGED:g} ({LEFT}), or by itself."
 )
 Judge = Callable[[Any], Mapping[str, float]]
 
@@ -83,7 +83,7 @@ class _Tracer(Observer):
         if loss <= self.loss_floor:
             return FLOOR
         if loss > DIVERGED:
-            return "diverged"
+            return LEFT
         if self.settles and len(self.objectives) > OVER:
             now, then = self.objectives[-1], self.objectives[-1 - OVER]
             if abs(now - then) <= SETTLED * abs(now):
