@@ -143,7 +143,7 @@ def _pace(cells: Sequence[Cell]) -> str:
     if not steps:
         return "-"
     left = [cell["smoothing"] for cell in cells if cell["ended"] == traced.LEFT]
-    words = f"{told(steps[min(steps)])} steps at μ = {min(steps):.2g}, {told(steps[max(steps)])} at {max(steps):.2g}"
+    words = f"{steps[min(steps)]:g} steps at μ = {min(steps):.2g}, {steps[max(steps)]:g} at {max(steps):.2g}"
     return f"{words}; {len(left)} of {len(cells)} runs diverge, all at μ ≤ {max(left):.2g}" if left else words
 
 
