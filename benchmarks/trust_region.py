@@ -67,8 +67,8 @@ PROBLEMS = {"wide network, 200 rows": _wide, "three hidden layers of 16, 200 row
             "three exponentials, 60 rows": _exponentials, "three spirals, 300 rows": _spirals}  # fmt: skip
 
 
-def measure(make, seed: int) -> dict[str, list]:
-    """Steps and seconds a rule until F is as low as SHARE says; None where it does not get there."""
+def measure(make, seed: int) -> dict[str, dict | None]:
+    """Steps, trials and seconds a rule until F is as low as SHARE says; None where it does not get there."""
     model, loss, regularizer, params, x, y, strength = make(seed)
     histories = {name: [] for name in RULES}
     for _ in range(1 + REPEATS):

@@ -40,8 +40,8 @@ class MissedShare(AbstractDampingRule):
     """λ·√((1−ρ)/(1−¼)): the share 1 − ρ of its promise that the model missed falls with about the square of λ.
 
     After a step whose first trial was taken it is λ/(4ρ) where that is less, and never less than 0.03 λ. A refusal
-    raises it by the root, up to 4, and by 1.5, 3, 6, ... at least. It takes the fewest trials to a low training loss:
-    by 1/(4ρ) alone λ falls too far after a refusal, and every step near the end of a run is refused once.
+    raises it by the root, up to 4, and by 1.5, 3, 6, ... at least. By 1/(4ρ) alone λ falls too far after a refusal, and
+    steps near the end of a run are refused again and again.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,8 +67,7 @@ class MissedShare(AbstractDampingRule):
 class GainRatio(AbstractDampingRule):
     """λ/(4ρ), a factor from 1/10 to 2; after a refusal λ·2, 4, 8, ...
 
-    λ rises by bounds and falls at once: a run has more steps than by `MissedShare`, but stays at no damping for long.
-    What the data choose on the way, a strength or the step to stop at, comes out better.
+    What the data choose on the way, a strength or the step to stop at, comes out better than by `MissedShare`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -239,7 +239,7 @@ def check_parts(model, *kinds: tuple[Any, type, str]) -> None:
 
 
 def _default_step(strength: AbstractStrength) -> TrustRegion:
-    """The quickest at a strength that stays; for one that moves, the rule under which it comes out better."""
+    """Quick at a strength that stays; for one that moves, the rule under which it comes out better."""
     return TrustRegion(damping_rule=GainRatio()) if strength.is_adaptive else TrustRegion()
 
 

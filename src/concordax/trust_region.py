@@ -57,15 +57,15 @@ class TrustRegion(AbstractStep):
         max_attempts: trials a step before it is given up and the parameters stay.
         initial_damping: the first λ, in units of the mean of diag K. Below 1 the first steps get on faster; where the
             data also choose the strength, a large one leaves it time to settle before the features have moved far.
-        damping_rule: how λ follows ρ: `MissedShare()`, the quickest at a fixed strength, `GainRatio()` for one that
-            moves, or `Nielsen()`.
+        damping_rule: how λ follows ρ: `MissedShare()` for a strength that stays, `GainRatio()` for one that moves, or
+            `Nielsen()`; docs/steps.md compares them.
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
             (WᵀW + tH) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖_H ≤ 0.75 ‖δ‖_H. It costs a second solve and about
             four forward passes a trial.
 
     Raises:
         ValueError: if `max_attempts` is not a whole number from 1 up, or `initial_damping` not positive and finite.
-        TypeError: if `damping_rule` is none.
+        TypeError: if `damping_rule` is no such rule.
 
     Source: Nielsen, IMM-REP-1999-05 (growth by doubling); Transtrum & Sethna, arXiv 1201.5885 (geodesic acceleration).
 

@@ -6,6 +6,8 @@ from .dense import DenseJacobian as DenseJacobian
 from .implicit import ImplicitJacobian as ImplicitJacobian
 from .layered import LayeredJacobian as LayeredJacobian
 from .linearize import linearize as linearize
+from .pairs import PASS as PASS
+from .pairs import TRIANGLE as TRIANGLE
 from .pairs import pair_numbers as pair_numbers
 from .pairs import pair_operations as pair_operations
 from .pairs import pairs_pay as pairs_pay

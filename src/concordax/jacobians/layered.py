@@ -5,9 +5,7 @@ layer's inputs, a bias being one more column of ones. J v and Jᵀ u are then tw
 numbers are never stored.
 """
 
-import functools
 import math
-import operator
 from collections.abc import Callable
 from itertools import accumulate
 
@@ -20,7 +18,7 @@ from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..models import LayeredModel
 from . import base
 from .base import AbstractJacobian
-from .factors import LayerFactors, hadamard, scaled_product
+from .factors import LayerFactors, hadamard, scaled_product, sum_of
 from .pairs import pair_gram, pairs_pay
 
 
@@ -42,7 +40,7 @@ class LayeredJacobian(AbstractJacobian):
 
     def mv(self, v):
         """Σ_layers G (V a): two products a layer."""
-        return _total([layer.mv(piece) for layer, piece in zip(self.layers, self._pieces(v), strict=True)])
+        return sum_of([layer.mv(piece) for layer, piece in zip(self.layers, self._pieces(v), strict=True)])
 
     def rmv(self, u):
         """For each layer (Gᵀ u)ᵀ A."""
@@ -57,7 +55,7 @@ class LayeredJacobian(AbstractJacobian):
     def squared_norms(self):
         """Σ_layers ‖G‖² ‖A‖² a row."""
         parts = [jnp.sum(f.backward**2, axis=2) * jnp.sum(f.forward**2, axis=1)[:, None] for f in self.layers]
-        return _total(parts)
+        return sum_of(parts)
 
     def squared(self):
         """G² and A²."""
@@ -68,7 +66,7 @@ class LayeredJacobian(AbstractJacobian):
         """Layer by layer, a group's parts added up."""
         groups, along = metric.groups, self._pieces(metric.along)
         pairs = zip(self.layers, along, self._pieces(groups.labels), strict=True)
-        return _total([layer.images(piece, labels, groups.count) for layer, piece, labels in pairs])
+        return sum_of([layer.images(piece, labels, groups.count) for layer, piece, labels in pairs])
 
     def diagonal_gram(self, metric):
         """Hadamard products a layer where H is a multiple of I; else by pairs of examples, or J D^½ times itself."""
@@ -101,7 +99,7 @@ class LayeredJacobian(AbstractJacobian):
 
         def block(i, j, count):
             pairs = zip(self.layers, scales, strict=True)
-            return _total([product(layer.rows(i, count), layer.rows(j, count), scale) for layer, scale in pairs])
+            return sum_of([product(layer.rows(i, count), layer.rows(j, count), scale) for layer, scale in pairs])
 
         return upper_triangle(n, block, self.layers[0].backward.dtype, unit=k)
 
@@ -123,11 +121,11 @@ class LayeredJacobian(AbstractJacobian):
             raise TypeError("a layered Jacobian has a Gram with another layered one of the same model only.")
         pairs = list(zip(self.layers, other.layers, strict=True))
         if isinstance(metric, ScalarMetric):
-            return metric.inverse * _total([hadamard(one, two) for one, two in pairs])
+            return metric.inverse * sum_of([hadamard(one, two) for one, two in pairs])
         roots = self._pieces(jnp.sqrt(metric.diagonal(self.shape[2])))
         if max(math.prod(self.shape), math.prod(other.shape)) <= base.CHUNK_ELEMENTS:
             return self._columns(roots) @ other._columns(roots).T
-        return _total(
+        return sum_of(
             [scaled_product(*pair, root, base.CHUNK_ELEMENTS) for pair, root in zip(pairs, roots, strict=True)]
         )
 
@@ -150,10 +148,6 @@ class LayeredJacobian(AbstractJacobian):
         """J, the layers side by side."""
         parts = [layer.flat(layer.scaled_rows(1.0).reshape(-1, *layer.matrix_shape)) for layer in self.layers]
         return jnp.concatenate(parts, axis=1)
-
-
-def _total(parts: list[Array]) -> Array:
-    return functools.reduce(operator.add, parts)
 
 
 def layered_jacobian(

@@ -29,14 +29,12 @@ tangent comes.
 
 from typing import NamedTuple
 
-from ..jacobians import CHUNK_ELEMENTS, LayeredJacobian, pair_numbers, pair_operations, pairs_pay
+from ..jacobians import CHUNK_ELEMENTS, PASS, TRIANGLE, LayeredJacobian, pair_numbers, pair_operations, pairs_pay
 from ..linalg import BLOCK
 from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..system import System
 
-# Operations of a matrix product in the time of one number from memory.
-_PASS = 30.0
-# The same for a number of a triangular factor, applied by blocks.
+# Operations of a matrix product in the time of one number of a triangular factor, applied by blocks.
 _SUBSTITUTION = 10.0
 # Iterations that conjugate gradients are expected to take, the start included.
 _ITERATIONS = 5
@@ -47,8 +45,6 @@ _EXTRA_ITERATIONS = 0.4
 # Products that `NystromCG` takes in a step, a third of them for its sketch, and copies of the sketch as it is made.
 _PRODUCTS = 300
 _SKETCHES = 6
-# Share of a full product that one triangle takes, times the two operations of a multiplication and an addition.
-_TRIANGLE = 1.25
 
 
 class SystemShape(NamedTuple):
@@ -103,7 +99,7 @@ class SystemShape(NamedTuple):
             return 8.0 * self.rows * self.parameters
         d_out, d_in = self.layers[0]
         weights = 4.0 * self.rows * (2 * self.parameters - d_out * d_in)
-        return weights + 4 * _PASS * self.rows * self.units[0]
+        return weights + 4 * PASS * self.rows * self.units[0]
 
 
 class Cost(NamedTuple):
@@ -133,7 +129,7 @@ def dual(shape: SystemShape) -> Cost:
     gram = _structured_gram(shape) if structured else _exact_gram(shape)
     # A solve takes three products with J and three with its transpose: a refinement follows.
     products = 3 * 8.0 * (shape.rows if shape.layers else size) * p
-    operations = gram + _TRIALS * (size**3 / 3 + products + _PASS * size**2)
+    operations = gram + _TRIALS * (size**3 / 3 + products + PASS * size**2)
     columns = 0 if structured or _by_pairs(shape) else min(size * p, CHUNK_ELEMENTS)
     numbers = max(3 * size**2, 2 * size**2 + 2 * columns + 8 * p, _numbers_of_pairs(shape))
     return Cost(operations, shape.itemsize * (shape.jacobian + numbers))
@@ -142,7 +138,7 @@ def dual(shape: SystemShape) -> Cost:
 def primal(shape: SystemShape) -> Cost:
     """`Primal`."""
     size, p = shape.numbers, shape.parameters
-    operations = _TRIANGLE * size * p**2 + _TRIALS * (p**3 / 3 + 3 * (8 * size * p + _PASS * p**2))
+    operations = TRIANGLE * size * p**2 + _TRIALS * (p**3 / 3 + 3 * (8 * size * p + PASS * p**2))
     columns = min(size * p, CHUNK_ELEMENTS)
     return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * p**2, 2 * p**2 + 2 * columns)))
 
@@ -178,7 +174,7 @@ def nystrom_cg(shape: SystemShape, rank: int) -> Cost:
     """`NystromCG` with a sketch of that rank."""
     p = shape.parameters
     rank = min(rank, p)
-    operations = _PRODUCTS * shape.product + 14 * p * rank**2 + _PASS * _PRODUCTS * p
+    operations = _PRODUCTS * shape.product + 14 * p * rank**2 + PASS * _PRODUCTS * p
     return Cost(operations, shape.itemsize * (_SKETCHES * rank * p + shape.intermediate))
 
 
@@ -200,10 +196,10 @@ def _by_exact_gram(shape: SystemShape) -> float:
 
 
 def _exact_gram(shape: SystemShape) -> float:
-    groups = _TRIANGLE * shape.numbers**2 * shape.groups
+    groups = TRIANGLE * shape.numbers**2 * shape.groups
     if _by_pairs(shape):
         return groups + pair_operations(shape.rows, shape.outputs, shape.layers)
-    return groups + _TRIANGLE * shape.numbers**2 * shape.parameters
+    return groups + TRIANGLE * shape.numbers**2 * shape.parameters
 
 
 def _by_pairs(shape: SystemShape) -> bool:
@@ -223,4 +219,4 @@ def _iteration(shape: SystemShape) -> float:
 
 def _structured_gram(shape: SystemShape) -> float:
     d_out, d_in = shape.units
-    return _TRIANGLE * (shape.numbers**2 * (d_out + shape.groups) + shape.rows**2 * d_in)
+    return TRIANGLE * (shape.numbers**2 * (d_out + shape.groups) + shape.rows**2 * d_in)
