@@ -9,9 +9,10 @@ slows down slows all of them.
   steps in. Its direction is checked against the naive one's.
 - naive: `naive.py`, one solve and one objective.
 - floor: timed alone, the products G Gᵀ and A Aᵀ of each layer, or, where the step forms K by pairs of examples, that of
-  all pairs of A with Dᵀ and those of G for each pair; one Cholesky factorization for each trial of the step; and for
-  each iteration that it took, the start of each trial counted as one, one product with the factors and one with their
-  transpose. All in full, but for the pairs, and in float64.
+  all pairs of A with Dᵀ and that of each example's pairs with its G; one Cholesky factorization for each trial of the
+  step; and for each iteration that it took, the start of each trial counted as one, one product with the factors and one
+  with their transpose. All in full, but for the pairs, and in float64. What is not a product (the penalty, its
+  derivatives, norms: passes over vectors of parameters) is not in it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from threadpoolctl import threadpool_limits
 from workloads import Workload, build, synthetic
 
 import concordax as cx
+from concordax.linalg import transposed_product
 from concordax.optimizer import make_algorithm
 from concordax.solvers.costs import exact_gram_pays
 
@@ -90,16 +92,22 @@ def floor(workload: Workload, attempts: int, iterations: int, *, by_pairs: bool)
     layers = [(normal(n * k, weight.shape[0]), normal(n, weight.shape[1])) for weight in weights]
     kernel = jnp.eye(n * k) + 0.1 * jnp.ones((n * k, n * k))
     if by_pairs:
-        # The operands [pairs, d_in] and [pairs, k, d_out] are taken to be there.
-        pairs = n * (n + 1) // 2
-        operands = [(normal(pairs, k, w.shape[0]), normal(pairs, w.shape[1]), w) for w in weights]
-        grams = jax.jit(lambda operands: [(a @ w.T, g @ jnp.swapaxes(g, 1, 2)) for g, a, w in operands])
+        # The operands [pairs, d_in] and, of each example, [its pairs·k, d_out] and [k, d_out] are taken to be there.
+        partners = n // 2 + 1
+        operands = [
+            (normal(n, partners * k, w.shape[0]), normal(n, k, w.shape[0]), normal(n * partners, w.shape[1]), w)
+            for w in weights
+        ]
+        each = lambda pair: pair[0] @ pair[1].T
+        grams = jax.jit(lambda operands: [(a @ w.T, jax.lax.map(each, (g, own))) for g, own, a, w in operands])
     else:
         operands = layers
         grams = jax.jit(lambda operands: [(g @ g.T, a @ a.T) for g, a in operands])
     cholesky = jax.jit(jnp.linalg.cholesky)
     products = jax.jit(
-        lambda layers, weights: [(a @ w.T, g[:n].T @ a) for (g, a), w in zip(layers, weights, strict=True)]
+        lambda layers, weights: [
+            (a @ w.T, transposed_product(g[:n], a)) for (g, a), w in zip(layers, weights, strict=True)
+        ]
     )
 
     def run():

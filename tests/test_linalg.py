@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from concordax.linalg import factorize, upper_product, upper_triangle
+from concordax.linalg import factorize, long_sum, transposed_product, upper_product, upper_triangle
 
 SIZE = 8
 _factorize = jax.jit(factorize)
@@ -136,3 +136,27 @@ def test_inverse_trace_of_a_large_matrix(size):
     assert float(jax.jit(lambda f: f.inverse_trace())(factor)) == pytest.approx(
         (1 / (eigenvalues + 0.1)).sum(), rel=1e-10
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns", [(3, 5), (5, 3), (4, 4), (300, 2), (2, 300)])
+def test_transposed_product(columns, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(40, width)).astype(dtype) for width in columns)
+    found = jax.jit(transposed_product)(jnp.asarray(x), jnp.asarray(y))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, x.astype(float).T @ y, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 511, 512, 513, 10_007, 100_000])
+def test_long_sum(size, dtype):
+    """Also of sizes that fill no table, and as the sum of a function that XLA fuses with it."""
+    values = np.random.default_rng(size).normal(size=size).astype(dtype)
+    values[-1] = 100.0
+    found = jax.jit(lambda x: long_sum(jnp.sqrt(1 + x**2)))(jnp.asarray(values))
+    assert found.dtype == dtype
+    expected = np.sum(np.sqrt(1 + values.astype(float) ** 2))
+    assert float(found) == pytest.approx(expected, rel=10 * float(np.finfo(dtype).eps))
+    assert not np.isfinite(long_sum(jnp.asarray(values).at[-1].set(jnp.inf)))
+    assert np.isnan(long_sum(jnp.asarray(values).at[0].set(jnp.nan)))

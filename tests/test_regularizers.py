@@ -58,6 +58,8 @@ def test_metric_is_the_hessian(name):
     np.testing.assert_allclose(metric.solve(jnp.asarray(v)) @ hessian, v, rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(metric.mv(jnp.asarray(v[0])), hessian @ v[0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(metric.squared_norm(jnp.asarray(v[0])), v[0] @ hessian @ v[0], rtol=1e-10)
+    covector = hessian @ v[0]
+    np.testing.assert_allclose(metric.squared_dual_norm(jnp.asarray(covector)), v[0] @ covector, rtol=1e-10)
     root = np.asarray(metric.root().mv(jnp.eye(SIZE))).T
     np.testing.assert_allclose(root @ root.T @ hessian, np.eye(SIZE), atol=1e-9)
     transposed = np.asarray(metric.root().rmv(jnp.eye(SIZE))).T
@@ -75,6 +77,7 @@ def test_norms_along_a_large_group_keep_their_digits():
     s = np.sqrt(mu**2 + (x.astype(np.longdouble) ** 2).sum())
     expected = float((x**2).sum() * mu**2 / s**3)
     np.testing.assert_allclose(metric.squared_norm(jnp.asarray(x)), expected, rtol=1e-10)
+    np.testing.assert_allclose(metric.squared_dual_norm(jnp.asarray(x)), (x**2).sum() * s**3 / mu**2, rtol=1e-10)
     # H x is as exact as x itself is along the group: its rounding across counts 1e12 times as much.
     np.testing.assert_allclose(metric.mv(jnp.asarray(x)), x * float(mu**2 / s**3), rtol=0, atol=1e-15)
     np.testing.assert_allclose(metric.solve(jnp.asarray(x)), x * float(s**3 / mu**2), rtol=1e-10)

@@ -214,3 +214,14 @@ def test_training_hands_over_step_by_step_and_then_for_good():
     assert (iterations[:3] > attempts[:3]).all()
     np.testing.assert_array_equal(iterations[3:6], attempts[3:6])
     np.testing.assert_array_equal(iterations[6:], 0)
+
+
+@pytest.mark.parametrize("place", ["residual", "gradient"])
+def test_a_direction_that_is_not_finite_is_not_used(place):
+    """K is finite and its factor in order; what is wrong stands on the right."""
+    system = _system(cx.TwoLayer(5, 60), cx.SquaredError(), cx.PseudoHuber(3.0))
+    broken = eqx.tree_at(lambda s: getattr(s, place), system, getattr(system, place).at[0].set(jnp.nan))
+    found = solve(cx.StructuredCG(hand_over=False), broken)
+    assert not bool(found.status)
+    assert np.all(np.asarray(found.direction) == 0)
+    assert np.isfinite(found.decrement)

@@ -126,6 +126,20 @@ def test_overflowing_relu_network_never_gives_nan():
     assert set(np.asarray(infos.status).tolist()) == {cx.StepStatus.NONFINITE_START}
 
 
+@pytest.mark.parametrize("solver", [cx.StructuredCG(), cx.Dual(), cx.Primal()])
+def test_a_jacobian_that_is_not_finite_is_no_start(solver):
+    """The objective is finite, one row's derivative is not: √|z| at a z of 0."""
+    model = cx.TwoLayer(inputs=3, width=6, activation=lambda z: jnp.sqrt(jnp.abs(z)))
+    rng = np.random.default_rng(0)
+    params, inputs = helpers.draw_params(model, rng), rng.normal(size=(ROWS, 3))
+    inputs[2] = 0.0
+    algorithm = _algorithm(model, cx.SquaredError(), cx.PseudoHuber(1.0), solver=solver)
+    moved, _, infos, _ = _run(algorithm, params, jnp.asarray(inputs), jnp.ones((ROWS, 1)))
+    assert np.isfinite(np.asarray(infos.objective)).all()
+    assert set(np.asarray(infos.status).tolist()) == {cx.StepStatus.NONFINITE_START}
+    np.testing.assert_array_equal(helpers.flatten(moved), helpers.flatten(params))
+
+
 @pytest.mark.parametrize("share", [None, 1.0, 20.0])
 def test_first_damping_is_a_share_of_the_mean_of_the_kernel_diagonal(share):
     case = helpers.make_case("wide", "squared")
@@ -320,6 +334,18 @@ def test_stationary_at_the_minimum(dtype):
         assert set(np.asarray(infos.status).tolist()) <= {cx.StepStatus.ACCEPTED, cx.StepStatus.STATIONARY}
         assert int(infos.status[-1]) == cx.StepStatus.STATIONARY
     np.testing.assert_allclose(moved, best, rtol=100 * np.finfo(dtype).eps)
+
+
+def test_scale_of_the_start_is_kept():
+    """It is the unit of the least damping: not measured anew in each step."""
+    case = helpers.make_case("wide", "squared")
+    algorithm = _algorithm(case.model, cx.SquaredError(), cx.PseudoHuber(0.3))
+    batch = algorithm.batch(case.params, jnp.asarray(case.inputs), jnp.asarray(case.targets))
+    update = jax.jit(algorithm.update)
+    moved, first = update(algorithm.init(case.params), case.params, batch)
+    _, second = update(first, optax.apply_updates(case.params, moved), batch)
+    assert float(first.rule.scale) == pytest.approx(float(first.info.damping) / 0.1, rel=1e-12)
+    assert float(second.rule.scale) == float(first.rule.scale)
 
 
 def test_fixed_damping_is_a_floor():

@@ -64,6 +64,8 @@ class SPDFactor(eqx.Module):
 
 # Size at which halving a triangular inverse stops paying.
 _LEAF = 256
+# Columns of the table that a long sum is taken of.
+_COLUMNS = 256
 # Rows of a block of a symmetric product; fewer than two blocks do not pay.
 BLOCK = 256
 
@@ -109,6 +111,21 @@ def upper_product(rows: Float[Array, "n m"]) -> Float[Array, "n n"]:
         return one @ two.T
 
     return upper_triangle(rows.shape[0], block, rows.dtype)
+
+
+def transposed_product(x: Float[Array, "n a"], y: Float[Array, "n b"]) -> Float[Array, "a b"]:
+    """xᵀ y, a sum over rows.
+
+    In float64 XLA's product on a CPU takes twice the time where it sums over the first axis of its left side, and it
+    folds a transposition into the product: the smaller side is transposed behind a barrier.
+    """
+    if x.dtype != jnp.float64:
+        return x.T @ y
+    copied = jax.lax.optimization_barrier
+    if x.shape[1] <= y.shape[1]:
+        return copied(x.T) @ y
+    # The transposition of the result would be folded in as well.
+    return copied(copied(y.T) @ x).T
 
 
 def inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -164,6 +181,21 @@ def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Arr
 def weighted_sum(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Σ w v over rows; a row of weight zero is absent, whatever it holds: 0 · NaN would be NaN."""
     return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
+
+
+def long_sum(values: Float[Array, " p"]) -> Float[Array, ""]:
+    """Σ v of a vector that a function of another is.
+
+    By a product with ones where it is long. XLA on a CPU writes such a function's parts and constants to memory before
+    it reduces them: with 400,000 parameters a penalty took 1.8 ms in place of 1.1.
+    """
+    rows = -(-values.size // _COLUMNS)
+    if rows < 2:
+        return jnp.sum(values)
+    table = jnp.pad(values, (0, rows * _COLUMNS - values.size)).reshape(rows, _COLUMNS)
+    # Behind a barrier, since XLA (jaxlib 0.10.2, CPU) compiles some products with a broadcast into garbage.
+    ones = jax.lax.optimization_barrier(jnp.ones(rows, values.dtype))
+    return jnp.sum(jnp.dot(ones, table, precision=jax.lax.Precision.HIGHEST))
 
 
 def symmetric(upper: Any) -> Any:

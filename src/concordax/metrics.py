@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .groups import Groups, joined
+from .linalg import long_sum
 
 
 class Root(eqx.Module):
@@ -60,6 +61,10 @@ class AbstractMetric(eqx.Module):
         """‖x‖²_H = xᵀ H x."""
 
     @abstractmethod
+    def squared_dual_norm(self, y: Float[Array, " p"]) -> Float[Array, ""]:
+        """yᵀ H⁻¹ y = ‖H⁻¹y‖²_H, without a division."""
+
+    @abstractmethod
     def root(self) -> Root:
         """R with R Rᵀ = H⁻¹."""
 
@@ -89,6 +94,10 @@ class ScalarMetric(AbstractMetric):
         """‖x‖²/d."""
         return jnp.sum(x**2) / self.inverse
 
+    def squared_dual_norm(self, y):
+        """d ‖y‖²."""
+        return self.inverse * jnp.sum(y**2)
+
     def root(self):
         """√d."""
         return Root(jnp.sqrt(self.inverse))
@@ -117,7 +126,11 @@ class DiagonalMetric(AbstractMetric):
 
     def squared_norm(self, x):
         """Σ x²/d over the coordinates that can move: d is 0 where a penalty holds one."""
-        return jnp.sum(jnp.where(self.inverse > 0, x**2 / self.inverse, 0.0))
+        return long_sum(jnp.where(self.inverse > 0, x**2 / self.inverse, 0.0))
+
+    def squared_dual_norm(self, y):
+        """Σ d y²."""
+        return long_sum(self.inverse * y**2)
 
     def root(self):
         """√d."""
@@ -158,6 +171,10 @@ class GroupMetric(AbstractMetric):
         """‖y⊥‖² + (ẑᵀy)²/(1 + ‖z‖²)."""
         across, part, _ = self._split(x)
         return jnp.sum(across**2) + jnp.sum(part**2 / self._stretch)
+
+    def squared_dual_norm(self, y):
+        """Σ D y² + Σ_g (w_gᵀ y)²: a sum of squares."""
+        return long_sum(self.inverse * y**2) + jnp.sum(self.groups.total(self.along * y) ** 2)
 
     def root(self):
         """D^½ (I + β zzᵀ) with β = (√(1 + ‖z‖²) − 1)/‖z‖² = 1/(1 + √(1 + ‖z‖²))."""

@@ -16,10 +16,14 @@ from .steps.line_search import check_trials
 
 
 class TrustRegionState(NamedTuple):
-    """The damping to try next (negative: not chosen yet) and the least factor by which a refusal raises it."""
+    """The damping to try next, the least factor by which a refusal raises it, and the mean of diag K at the start.
+
+    All but the factor are negative before the first step.
+    """
 
     next_damping: Float[Array, ""]
     growth: Float[Array, ""]
+    scale: Float[Array, ""]
 
 
 class _Search(NamedTuple):
@@ -103,13 +107,13 @@ class TrustRegion(AbstractStep):
 
     def init(self, like):
         """No damping chosen yet."""
-        dtype = like.dtype
-        return TrustRegionState(jnp.full((), -1.0, dtype), jnp.full((), self.damping_rule.growth, dtype))
+        unknown = jnp.full((), -1.0, like.dtype)
+        return TrustRegionState(unknown, jnp.full((), self.damping_rule.growth, like.dtype), unknown)
 
     def take(self, local, state):
         """Trials with growing damping until one gains."""
-        scale = local.prepared.curvature()
-        scale = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
+        scale = _first_scale(local, state.scale)
+        usable = start_is_finite(local)
         first = jnp.where(state.next_damping < 0, self.initial_damping * scale, state.next_damping)
         start = _Search(
             displacement=jnp.zeros_like(local.flat),
@@ -121,8 +125,8 @@ class TrustRegion(AbstractStep):
             growth=state.growth,
             attempts=jnp.zeros((), int),
             solves=no_solves(),
-            done=~start_is_finite(local),
-            status=jnp.where(start_is_finite(local), StepStatus.REJECTED, StepStatus.NONFINITE_START),
+            done=~usable,
+            status=jnp.where(usable, StepStatus.REJECTED, StepStatus.NONFINITE_START),
         )
         end = jax.lax.while_loop(
             lambda search: ~search.done & (search.attempts < self.max_attempts),
@@ -143,7 +147,19 @@ class TrustRegion(AbstractStep):
             solves=end.solves,
             status=end.status,
         )
-        return outcome, TrustRegionState(jnp.maximum(end.next_damping, floor), end.growth)
+        return outcome, TrustRegionState(jnp.maximum(end.next_damping, floor), end.growth, scale)
+
+
+def _first_scale(local: LocalProblem, known: Float[Array, ""]) -> Float[Array, ""]:
+    """The mean of diag K, in the first step; what is known of it later on."""
+
+    def measured():
+        scale = local.prepared.curvature()
+        return jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1.0)
+
+    # A cond: XLA would take what does not change out of a loop. In every step it is a twentieth of it at N = 500, where
+    # K itself is not formed.
+    return jax.lax.cond(known < 0, measured, lambda: known)
 
 
 def _accelerated(

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..linalg import transposed_product
+
 
 class LayerFactors(eqx.Module):
     """G [n, k, d_out] by a layer's pre-activations, A [n, d_in] its inputs; `bias`: A ends in the bias's column."""
@@ -21,6 +23,10 @@ class LayerFactors(eqx.Module):
         """The factors of `count` examples from `start` on."""
         backward = jax.lax.dynamic_slice_in_dim(self.backward, start, count)
         return LayerFactors(backward, jax.lax.dynamic_slice_in_dim(self.forward, start, count), self.bias)
+
+    def scaled(self, row: Array, column: Array) -> "LayerFactors":
+        """G diag(row) and A diag(column)."""
+        return LayerFactors(self.backward * row, self.forward * column, self.bias)
 
     @property
     def size(self) -> int:
@@ -61,8 +67,8 @@ class LayerFactors(eqx.Module):
     def rmv(self, u: Float[Array, "n k"]) -> Float[Array, "d_out d_in"]:
         """Σ over examples of (Gᵀ u) aᵀ."""
         if self._narrow:
-            return self.backward[:, 0].T @ (u * self.forward)
-        return jnp.einsum("nko,nk->no", self.backward, u).T @ self.forward
+            return transposed_product(self.backward[:, 0], u * self.forward)
+        return transposed_product(jnp.einsum("nko,nk->no", self.backward, u), self.forward)
 
     @property
     def _narrow(self) -> bool:
@@ -110,10 +116,10 @@ def sum_of(parts: list[Array]) -> Array:
     return functools.reduce(operator.add, parts)
 
 
-def hadamard(left: LayerFactors, right: LayerFactors, row=1.0, column=1.0) -> Float[Array, "nk mk"]:
-    """(G₁ diag(row) G₂ᵀ) ∘ (A₁ diag(column) A₂ᵀ): the Gram of one layer for D = row columnᵀ, at N²(d_in + d_out)."""
-    outer = jnp.einsum("nko,mlo->nkml", left.backward * row, right.backward)
-    inner = ((left.forward * column) @ right.forward.T)[:, None, :, None]
+def hadamard(left: LayerFactors, right: LayerFactors) -> Float[Array, "nk mk"]:
+    """(G₁ G₂ᵀ) ∘ (A₁ A₂ᵀ): the Gram of one layer, at N²(d_in + d_out)."""
+    outer = jnp.einsum("nko,mlo->nkml", left.backward, right.backward)
+    inner = (left.forward @ right.forward.T)[:, None, :, None]
     n, k, _ = left.backward.shape
     return (outer * inner).reshape(n * k, -1)
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..linalg import long_sum
 from ..metrics import DiagonalMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked, total
@@ -70,7 +71,7 @@ class SmoothBox(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ over the walls."""
-        return self.smoothing * total([jnp.sum(self._wall(t)[0]) for t, _ in self._walls(x)])
+        return self.smoothing * total([long_sum(self._wall(t)[0]) for t, _ in self._walls(x)])
 
     def gradient(self, x):
         """Σ ∓φ' over the walls."""

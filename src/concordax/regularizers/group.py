@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..groups import Groups
+from ..linalg import long_sum
 from ..metrics import GroupMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked
@@ -57,7 +58,7 @@ class GroupPseudoHuber(AbstractRegularizer):
     def value(self, x):
         """Σ ω ‖x‖²/(s + μ), summed over parameters: ω(s − μ) without its cancellation."""
         t, root, weight = self._scaled(x)
-        return self.smoothing * jnp.sum(weight * t * (t / (1 + root)))
+        return self.smoothing * long_sum(weight * t * (t / (1 + root)))
 
     def gradient(self, x):
         """ω x/s."""

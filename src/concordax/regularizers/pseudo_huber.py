@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..linalg import long_sum
 from ..metrics import DiagonalMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked
@@ -37,7 +38,7 @@ class PseudoHuber(AbstractRegularizer):
     def value(self, x):
         """μ Σ (√(1+t²) − 1), as t·(t/(1+√(1+t²))): the difference would lose every digit at small t."""
         t, root = self._scaled(x)
-        return self.smoothing * jnp.sum(t * (t / (1 + root)))
+        return self.smoothing * long_sum(t * (t / (1 + root)))
 
     def gradient(self, x):
         """t/√(1+t²)."""

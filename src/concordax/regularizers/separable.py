@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..linalg import long_sum
 from ..metrics import DiagonalMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked
@@ -37,7 +38,7 @@ class AbstractSeparable(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ(x/μ)."""
-        return self.smoothing * jnp.sum(self.kernel(x / self.smoothing))
+        return self.smoothing * long_sum(self.kernel(x / self.smoothing))
 
     def gradient(self, x):
         """φ'(x/μ)."""

@@ -95,6 +95,10 @@ class AbstractPrepared(eqx.Module):
     def trace(self) -> Float[Array, ""]:
         """Tr K, K = W H⁻¹ Wᵀ."""
 
+    def is_finite(self) -> Bool[Array, ""]:
+        """Whether W is finite: one NaN in it reaches the diagonal of K, and its sum."""
+        return jnp.isfinite(self.trace())
+
     def curvature(self) -> Float[Array, ""]:
         """The mean of diag K, a row of weight 2 counted as two, the same on either side: the scale of a damping."""
         return self.trace() / self.system.numbers

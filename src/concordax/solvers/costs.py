@@ -13,8 +13,8 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
                   numbers     6 rank p + 3.5 n Σ d_out
 
 K is 1.25 N² p; or, for at most 256 examples of a network, by pairs of them,
-n²/2 (2 (p + k² Σ d_out) + 30 Σ (d_in + (k + 2) d_out)), with P = N² + 3 p + 2 min(n²/2 w, chunk) where
-w = max (d_in + (k + 2) d_out) over the layers, and no min(N p, chunk). `StructuredCG` takes K where that is so, and
+n²/2 (2 (p + 2 k² Σ d_out) + 30 Σ (d_in + (k + 1) d_out)), with P = 1.5 N² + 3 p + n k max d_out + min(n²/2 w, 2¹⁸)
+where w = max (d_in + d_out) over the layers, and no min(N p, chunk). `StructuredCG` takes K where that is so, and
 less than K̃ and its iterations. Groups of parameters add as many to p, and to Σ d_out, and their images N each to F.
 
 F is what the Jacobian itself takes: n (k Σ d_out + Σ d_in) in layers, 2 N p dense. 1.25 is 2 for a product times five

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg import factorize
+from ..linalg import factorize, transposed_product
 from ..system import System
 from .base import AbstractFactorable, AbstractSolver, dual_leverage, finish
 
@@ -75,7 +75,7 @@ class _PreparedDual(AbstractFactorable):
         metric = self.system.metric
         prior = rows.cross_gram(rows, metric)
         half = factor.half_solve(self.system.jacobian.cross_gram(rows, metric))
-        return (prior - half.T @ half) / strength
+        return (prior - transposed_product(half, half)) / strength
 
 
 class Dual(AbstractSolver):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg import factorize
+from ..linalg import factorize, transposed_product
 from ..metrics import Root
 from ..system import System
 from .base import AbstractFactorable, AbstractSolver, finish
@@ -60,7 +60,7 @@ class _PreparedPrimal(AbstractFactorable):
     def covariance(self, rows, strength, factor):
         del strength
         half = factor.half_solve(self.root.rmv(rows.rows()).T)
-        return half.T @ half
+        return transposed_product(half, half)
 
 
 class Primal(AbstractSolver):

@@ -40,6 +40,10 @@ class _PreparedCG(AbstractPrepared):
             return jnp.sum(jnp.diagonal(self.gram).astype(self.image.dtype))
         return jnp.sum(self.system.jacobian.gram_diagonal(self.system.metric))
 
+    def is_finite(self):
+        """By W H⁻¹ g, which is there, where diag K is not: 0 · NaN and 0 · ∞ are NaN, no entry is passed over."""
+        return jnp.all(jnp.isfinite(self.image))
+
     def solve(self, strength, damping):
         system, low = self.system, self.gram.dtype
         factor = factorize(self.gram, (strength + damping).astype(low))
@@ -52,15 +56,16 @@ class _PreparedCG(AbstractPrepared):
             return inverse.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
 
         def product(v):
-            parameters = system.metric.solve(system.jacobian.rmv(v))
-            image = system.jacobian.mv(parameters)
-            return image + shift * v, (-parameters, -image)
+            pulled = system.jacobian.rmv(v)
+            image = system.jacobian.mv(system.metric.solve(pulled))
+            return image + shift * v, (-pulled, -image)
 
         first = self._start(strength, shift, precondition)
         # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and of
         # δ the same form.
-        direction, image = first.carried
-        energy = jnp.sum(image**2) + shift * system.metric.squared_norm(direction)
+        dual, image = first.carried
+        squared_norm = system.metric.squared_dual_norm(dual)
+        energy = jnp.sum(image**2) + shift * squared_norm
         tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(energy.dtype).eps))
 
         def done(state: CGState):
@@ -71,27 +76,32 @@ class _PreparedCG(AbstractPrepared):
             return jnp.maximum(error, least) <= tolerance**2 * energy
 
         end = conjugate_gradients(product, precondition, first, done, self.solver.max_iterations)
-        solution = self._solution(end, shift, factor.ok, done(end))
+        # A cond: most often there was nothing left to do.
+        squared_norm = jax.lax.cond(
+            end.iterations > 0, lambda: system.metric.squared_dual_norm(end.carried[0]), lambda: squared_norm
+        )
+        solution = self._solution(end, shift, squared_norm, factor.ok, done(end))
         return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
     def _start(self, strength, shift, precondition) -> CGState:
-        """(δ, Wδ) at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
+        """(Hδ, Wδ) at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
         system, share = self.system, strength / shift
-        dual = precondition(system.residual - share * self.image)
-        direction = -system.metric.solve(system.jacobian.rmv(dual) + share * system.gradient)
-        image = system.jacobian.mv(direction)
-        return start((direction, image), system.residual - shift * dual + image, precondition)
+        u = precondition(system.residual - share * self.image)
+        dual = -(system.jacobian.rmv(u) + share * system.gradient)
+        image = system.jacobian.mv(system.metric.solve(dual))
+        return start((dual, image), system.residual - shift * u + image, precondition)
 
-    def _solution(self, end: CGState, shift, usable, converged) -> Solution:
-        direction, image = end.carried
-        usable = usable & jnp.all(jnp.isfinite(direction))
-        direction, image = jnp.where(usable, direction, 0.0), jnp.where(usable, image, 0.0)
+    def _solution(self, end: CGState, shift, squared_norm, usable, converged) -> Solution:
+        dual, image = end.carried
+        # Not finite where an entry of Hδ is not.
+        usable = usable & jnp.isfinite(squared_norm) & jnp.all(jnp.isfinite(image))
+        direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
         return Solution(
             direction=direction,
             status=usable,
             stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
             image=image,
-            squared_norm=self.system.metric.squared_norm(direction),
+            squared_norm=jnp.where(usable, squared_norm, 0.0),
             slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
         )
 

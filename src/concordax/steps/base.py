@@ -107,8 +107,8 @@ class AbstractStep(eqx.Module):
 
 
 def start_is_finite(local: LocalProblem) -> Array:
-    """Whether objective and linear system can be used at all; one NaN in J reaches the diagonal of K, and its sum."""
-    return jnp.isfinite(local.objective) & jnp.isfinite(local.prepared.trace())
+    """Whether objective and linear system can be used at all."""
+    return jnp.isfinite(local.objective) & local.prepared.is_finite()
 
 
 def fixed_damping(local: LocalProblem, size: Callable[[Solution], Array]) -> StepOutcome:
