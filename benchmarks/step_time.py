@@ -10,8 +10,8 @@ slows down slows all of them.
 - naive: `naive.py`, one solve and one objective.
 - floor: timed alone, the products G Gᵀ and A Aᵀ of each layer, or, where the step forms K by pairs of examples, that of
   all pairs of A with Dᵀ and that of each example's pairs with its G; one Cholesky factorization for each trial of the
-  step; and for each iteration that it took, the start of each trial counted as one, one product with the factors and one
-  with their transpose. All in full, but for the pairs, and in float64. What is not a product (the penalty, its
+  step; and for each iteration that it took, the start of each trial counted as one, one product with the factors and
+  one with their transpose. All in full, but for the pairs, and in float64. What is not a product (the penalty, its
   derivatives, norms: passes over vectors of parameters) is not in it.
 """
 
