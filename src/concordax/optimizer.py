@@ -214,7 +214,8 @@ def _outputs_shape(model, params: Structure, inputs: Structure) -> tuple[int, ..
 
 def as_batch(model, loss: AbstractLoss, params: PyTree, inputs, targets, weights) -> Batch:
     """Data in the form that steps take, for a model and parameters that fit them."""
-    dtype = ravel_pytree(params)[0].dtype
+    # What `ravel_pytree` makes of them, without the copy.
+    dtype = jnp.result_type(*jax.tree.leaves(params))
 
     def as_array(leaf):
         leaf = jnp.asarray(leaf)

@@ -46,6 +46,12 @@ def _step(algorithm: Algorithm | FirstOrder, state: GGNState, params: PyTree, ba
     return jax.tree.map(jnp.add, params, updates), state
 
 
+# Some twenty numbers, one dispatch in place of as many: 0.2 ms for 2.3, a tenth of a step at N = 500.
+@eqx.filter_jit
+def _initial(algorithm: Algorithm | FirstOrder, params: PyTree) -> GGNState:
+    return algorithm.init(params)
+
+
 # One array is fetched in a tenth of the time of twenty.
 @jax.jit
 def _packed(info: StepInfo) -> Float[Array, " fields"]:
@@ -152,7 +158,7 @@ def train(
     algorithm, reason = _resolved(algorithm, params, batches)
     run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
-    state = algorithm.init(params) if state is None else state.under(algorithm.strength)
+    state = _initial(algorithm, params) if state is None else state.under(algorithm.strength)
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
         result = run.loop(params, state, batches, max_steps, rule, observers)
@@ -199,10 +205,9 @@ def _resolved(algorithm, params, batches: Batches | StreamBatches) -> tuple[Algo
     """The algorithm with the solver that runs, and why."""
     if isinstance(algorithm, FirstOrder):
         return algorithm, "none: an optax optimizer solves no system"
-    shape = algorithm.shape(params, batches.example)
-    reason = algorithm.solver.explain(shape)
+    solver, reason = algorithm.solver.choice(algorithm.shape(params, batches.example))
     _LOG.info("solver: %s", reason)
-    return replace(algorithm, solver=algorithm.solver.resolve(shape)), reason
+    return replace(algorithm, solver=solver), reason
 
 
 class _Candidate(NamedTuple):

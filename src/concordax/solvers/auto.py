@@ -119,6 +119,11 @@ class Auto(AbstractSolver):
         """The plan's solver."""
         return self.plan(shape).solver
 
+    def choice(self, shape: SystemShape) -> tuple[AbstractSolver, str]:
+        """Those of one plan."""
+        plan = self.plan(shape)
+        return plan.solver, plan.reason
+
     def prepare(self, system: System) -> AbstractPrepared:
         """Prepares the chosen solver."""
         return self.resolve(costs.shape_of(system)).prepare(system)

@@ -167,6 +167,10 @@ class AbstractSolver(eqx.Module):
         del shape
         return f"{type(self).__name__}, as asked"
 
+    def choice(self, shape: SystemShape) -> tuple["AbstractSolver", str]:
+        """`resolve` and `explain` at once."""
+        return self.resolve(shape), self.explain(shape)
+
     @property
     def direct(self) -> "AbstractSolver":
         """The solver whose matrix error bars are made from; itself for a direct one."""
