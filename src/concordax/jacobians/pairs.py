@@ -95,8 +95,8 @@ def _layer_blocks(
     inner = (products.reshape(c * m, -1) @ inverse.T).reshape(c, m, 1, d_out)
 
     def against_partners(example):
-        inner, own, j = example
-        return (inner * layer.backward[j]).reshape(m * k, d_out) @ own.T
+        weights, own, partners = example
+        return (weights * layer.backward[partners]).reshape(m * k, d_out) @ own.T
 
     return jax.lax.map(against_partners, (inner, layer.backward[i], j)).reshape(c, m, k, k)
 
