@@ -8,7 +8,9 @@ its work space aside whether it runs or not (at N = 1000 a step then took 72 ms 
 beyond the last rung is no rounding error, but a wrong matrix.
 """
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -181,6 +183,11 @@ def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Arr
 def weighted_sum(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Σ w v over rows; a row of weight zero is absent, whatever it holds: 0 · NaN would be NaN."""
     return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
+
+
+def sum_of(parts: Sequence[Array]) -> Array:
+    """The sum of arrays, without a zero to start from."""
+    return functools.reduce(operator.add, parts)
 
 
 def long_sum(values: Float[Array, " p"]) -> Float[Array, ""]:

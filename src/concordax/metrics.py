@@ -4,8 +4,6 @@ H⁻¹ = D + Σ_g w_g w_gᵀ with D diagonal and one w a group: what group penal
 separable ones keep. No p × p matrix is ever formed.
 """
 
-import functools
-import operator
 from abc import abstractmethod
 
 import equinox as eqx
@@ -13,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .groups import Groups, joined
-from .linalg import long_sum
+from .linalg import long_sum, sum_of
 
 
 class Root(eqx.Module):
@@ -219,21 +217,17 @@ def added(metrics: tuple[AbstractMetric, ...], size: int) -> AbstractMetric:
     others = [m for m in metrics if not isinstance(m, GroupMetric)]
     if not grouped:
         if all(isinstance(m, ScalarMetric) for m in others):
-            return ScalarMetric(1 / _total([1 / m.diagonal(1)[0] for m in others]))
-        return DiagonalMetric(1 / _total([1 / m.diagonal(size) for m in others]))
+            return ScalarMetric(1 / sum_of([1 / m.diagonal(1)[0] for m in others]))
+        return DiagonalMetric(1 / sum_of([1 / m.diagonal(size) for m in others]))
     [first], groups = grouped, grouped[0].groups
     if not others:
         return first
-    rest = _total([1 / m.diagonal(size) for m in others])
+    rest = sum_of([1 / m.diagonal(size) for m in others])
     inverse = first.inverse / (1 + first.inverse * rest)
     stretch = first._stretch
     m = first.along / first.inverse / groups.spread(jnp.sqrt(stretch), alone=1.0)
     gap = 1 / stretch + groups.total(m**2 * first.inverse * inverse * rest)
     return GroupMetric(inverse, inverse * m / groups.spread(jnp.sqrt(gap), alone=1.0), groups)
-
-
-def _total(parts: list[Array]) -> Array:
-    return functools.reduce(operator.add, parts)
 
 
 def side_by_side(metrics: tuple[AbstractMetric, ...], sizes: tuple[int, ...]) -> AbstractMetric:

@@ -1,8 +1,5 @@
 """The factors of one dense layer: for row i, output a, weight (o, d) the Jacobian is G[i,a,o]·A[i,d]."""
 
-import functools
-import operator
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -109,11 +106,6 @@ class LayerFactors(eqx.Module):
     def scaled_rows(self, root: Float[Array, "d_out d_in"] | float) -> Float[Array, "nk p"]:
         """J diag(root), materialised, the columns in the order of `matrix`."""
         return (self.backward[..., :, None] * (self.forward[:, None, None, :] * root)).reshape(-1, self.size)
-
-
-def sum_of(parts: list[Array]) -> Array:
-    """Their sum."""
-    return functools.reduce(operator.add, parts)
 
 
 def hadamard(left: LayerFactors, right: LayerFactors) -> Float[Array, "nk mk"]:

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg import upper_product, upper_triangle
+from ..linalg import sum_of, upper_product, upper_triangle
 from ..metrics import AbstractMetric, GroupMetric, ScalarMetric
 from ..models import LayeredModel
 from . import base
 from .base import AbstractJacobian
-from .factors import LayerFactors, hadamard, scaled_product, sum_of
+from .factors import LayerFactors, hadamard, scaled_product
 from .pairs import pair_gram, pairs_pay
 
 

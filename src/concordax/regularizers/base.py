@@ -6,7 +6,6 @@ a weight within a sum is part of g.
 
 import functools
 import math
-import operator
 from abc import abstractmethod
 from typing import Any
 
@@ -14,6 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg import sum_of
 from ..metrics import AbstractMetric, GroupMetric, added
 from ..self_concordance import SelfConcordance
 
@@ -61,11 +61,6 @@ class AbstractRegularizer(eqx.Module):
 
     def __rmul__(self, weight: float) -> "Sum":
         return Sum(self, weights=(weight,)) if isinstance(weight, int | float) else NotImplemented
-
-
-def total(parts: list[Array]) -> Array:
-    """The sum of arrays."""
-    return functools.reduce(operator.add, parts)
 
 
 def checked(call: str, argument: str, value: float) -> float:
@@ -134,11 +129,11 @@ class Sum(AbstractRegularizer):
 
     def value(self, x):
         """Σ β g."""
-        return total([weight * term.value(x) for term, weight in self._parts()])
+        return sum_of([weight * term.value(x) for term, weight in self._parts()])
 
     def gradient(self, x):
         """Σ β ∇g."""
-        return total([weight * term.gradient(x) for term, weight in self._parts()])
+        return sum_of([weight * term.gradient(x) for term, weight in self._parts()])
 
     def metric(self, x):
         """Σ β ∇²g, inverted in its structure."""

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..linalg import long_sum
+from ..linalg import long_sum, sum_of
 from ..metrics import DiagonalMetric
 from ..self_concordance import SelfConcordance
-from .base import AbstractRegularizer, checked, total
+from .base import AbstractRegularizer, checked
 
 
 class SmoothBox(AbstractRegularizer):
@@ -71,15 +71,15 @@ class SmoothBox(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ over the walls."""
-        return self.smoothing * total([long_sum(self._wall(t)[0]) for t, _ in self._walls(x)])
+        return self.smoothing * sum_of([long_sum(self._wall(t)[0]) for t, _ in self._walls(x)])
 
     def gradient(self, x):
         """Σ ∓φ' over the walls."""
-        return total([-sign * self._wall(t)[1] for t, sign in self._walls(x)])
+        return sum_of([-sign * self._wall(t)[1] for t, sign in self._walls(x)])
 
     def metric(self, x):
         """Σ φ''/μ over the walls, on the diagonal."""
-        curvature = total([self._wall(t)[2] for t, _ in self._walls(x)])
+        curvature = sum_of([self._wall(t)[2] for t, _ in self._walls(x)])
         # H⁻¹ is kept finite where both walls are too far away to be felt.
         return DiagonalMetric(self.smoothing / jnp.maximum(curvature, float(jnp.finfo(x.dtype).tiny) ** 0.25))
 

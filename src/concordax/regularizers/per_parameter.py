@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
+from ..linalg import sum_of
 from ..metrics import side_by_side
-from .base import AbstractRegularizer, constants_of, largest, total
+from .base import AbstractRegularizer, constants_of, largest
 
 
 class PerParameter(AbstractRegularizer):
@@ -63,7 +64,7 @@ class PerParameter(AbstractRegularizer):
 
     def value(self, x):
         """Σ g_b."""
-        return total([block.value(part) for block, part in self._parts(x)])
+        return sum_of([block.value(part) for block, part in self._parts(x)])
 
     def gradient(self, x):
         """The gradients one after the other."""
