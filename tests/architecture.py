@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("optimizer", "first_order"),
     ("history", "stopping", "batches", "progress", "observers", "hand_over", "training", "laplace", "evaluate"),
-    ("sparse", "compaction", "path", "diagnosis"),
+    ("sparse", "compaction", "path", "relaxation", "diagnosis"),
     ("__init__",),
     ("sklearn", "ntk", "columns", "tabular", "persistence", "bundled", "experiments"),
     ("importance", "summary", "table_checks"),

@@ -51,6 +51,12 @@ def test_compacted_predicts_the_same_and_cannot_be_compacted_more(name, seed):
         reference(small.params, small.model, inputs[:, small.inputs]), expected, rtol=0, atol=1e-12
     )
     np.testing.assert_allclose(jax.jit(small)(jnp.asarray(inputs)), expected, rtol=0, atol=1e-12)
+    # Back among the inputs and units that are left out, it is the larger network again, zero where they were.
+    wide = small.expanded()
+    assert jax.tree.map(jnp.shape, wide) == jax.tree.map(jnp.shape, params)
+    np.testing.assert_allclose(reference(wide, model, inputs), expected, rtol=0, atol=1e-12)
+    left_out = np.setdiff1d(np.arange(6), small.inputs)
+    assert not np.asarray(wide[0].weight)[:, left_out].any()
     again = cx.compact(small.model, small.params)
     assert again.model == small.model
     for one, other in zip(jax.tree.leaves(again.params), jax.tree.leaves(small.params), strict=True):
@@ -86,6 +92,10 @@ def test_what_is_kept_is_what_matters():
     # The scales were 1/√3 and 1/√4; they are 1/√2 and 1/√2.
     np.testing.assert_allclose(small.params[0].weight, np.array([[2, 0], [0, 3]]) * np.sqrt(2 / 3), rtol=1e-15)
     np.testing.assert_allclose(small.params[1].weight, np.array([[1, 1]]) / np.sqrt(2), rtol=1e-15)
+    wide = small.expanded()
+    np.testing.assert_allclose(wide[0].weight, [[0, 0, 0], [0, 0, 0], [2, 0, 0], [0, 0, 3]], rtol=1e-15)
+    np.testing.assert_allclose(wide[0].bias, [0, 0, 0.1, 0.2], rtol=1e-15)
+    np.testing.assert_allclose(wide[1].weight, [[0, 0, 1, 1]], rtol=1e-15)
 
 
 def test_a_constant_unit_stays_where_no_bias_can_take_it():
@@ -111,7 +121,9 @@ def test_a_network_of_which_nothing_is_left_is_the_constant_it_was(silent):
     assert small.model == cx.MLP(inputs=1, widths=(1, 1), outputs=2)
     assert small.inputs.tolist() == [0]
     inputs = np.random.default_rng(1).normal(size=(7, 3))
-    np.testing.assert_allclose(small(jnp.asarray(inputs)), reference(params, model, inputs), rtol=0, atol=1e-13)
+    expected = reference(params, model, inputs)
+    np.testing.assert_allclose(small(jnp.asarray(inputs)), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(reference(small.expanded(), model, inputs), expected, rtol=0, atol=1e-13)
     assert cx.compact(small.model, small.params).model == small.model
 
 

@@ -112,7 +112,7 @@ def test_waits_for_three_steps():
 
 
 def test_updates_come_less_often_while_they_change_little():
-    """gap 1 → 2 → 4 → 4 at the fixed point, 1 again after a move, and at once after a step that was not taken."""
+    """gap 1 → 2 → 4 → 4 at the fixed point, less the further τ moves, at once after a step that was not taken."""
     case = helpers.make_case("tall", "squared")
     evidence, strength, state = cx.Evidence(), 1e-2, None
     for _ in range(40):
@@ -126,6 +126,14 @@ def test_updates_come_less_often_while_they_change_little():
     _, state = _library(case, "squared", "l2", 2 * strength, gap=4)
     assert (int(state.due), int(state.gap)) == (4, 1)
     assert not evidence.is_settled(state)
+    gaps = []
+    for factor in (1.1, 1.2, 1.4):
+        _, moved = _library(case, "squared", "l2", factor * strength, gap=4)
+        # Steps in which τ would have moved by 15 %, at this pace.
+        assert int(moved.gap) == min(int(4 * 0.15 / abs(np.log(moved.ratio))), 4)
+        assert int(moved.due) == 3 + int(moved.gap)
+        gaps.append(int(moved.gap))
+    assert gaps[0] > gaps[1] > gaps[2]
     assert not evidence.is_settled(evidence.init(jnp.float64))
     waiting = state._replace(taken=jnp.asarray(4), due=jnp.asarray(7))
     assert int(evidence.count(waiting, jnp.asarray(True)).due) == 7

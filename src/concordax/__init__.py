@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from .regularizers import PseudoHuber as PseudoHuber
     from .regularizers import SmoothBox as SmoothBox
     from .regularizers import Sum as Sum
+    from .relaxation import RelaxedPath as RelaxedPath
+    from .relaxation import relax as relax
     from .scheduled_strength import AnnealedStrength as AnnealedStrength
     from .scheduled_strength import ScheduledStrength as ScheduledStrength
     from .self_concordance import SelfConcordance as SelfConcordance
@@ -127,6 +129,7 @@ _NAMES = {
         "SmoothBox",
         "Sum",
     ),
+    "relaxation": ("RelaxedPath", "relax"),
     "scheduled_strength": ("AnnealedStrength", "ScheduledStrength"),
     "self_concordance": ("SelfConcordance", "tightest", "verify"),
     "solvers": ("Auto", "Dual", "NystromCG", "Primal", "Solution", "StructuredCG"),

@@ -16,8 +16,8 @@ from .system import System
 
 # Largest τ, in units of the mean diagonal of K: the penalty then holds every parameter.
 _LARGEST = 10.0
-# Moves of log τ in one update: below the first the next one can wait, below the second τ has settled.
-_CALM = 0.1
+# Moves of log τ from one update to the next: the first is what updates aim at, below the second τ has settled.
+_MOVE = 0.15
 _SETTLED = 0.01
 
 
@@ -25,8 +25,8 @@ class AbstractAdaptiveStrength(AbstractStrength):
     """A τ that is estimated anew as training goes on.
 
     At the start of a step, once `wait` have been taken, `estimate` says where τ should be; an update moves it there by
-    at most `largest_change`. An estimate costs half as much as the rest of a step: while updates move τ by less than
-    10 %, the steps from one to the next double, up to `largest_gap`.
+    at most `largest_change`. An estimate costs more than the rest of a step: updates come as far apart as would have
+    each move τ by 15 %, at most twice as far as before and no further than `largest_gap` steps.
     """
 
     # The defaults of `__init__` once more, for type checkers: they read a subclass as a dataclass of these fields.
@@ -96,6 +96,6 @@ class AbstractAdaptiveStrength(AbstractStrength):
         scale = prepared.curvature()
         strength = jnp.clip(state.strength * ratio, jnp.finfo(scale.dtype).eps * scale, _LARGEST * scale)
         ratio = strength / state.strength
-        calm = jnp.abs(jnp.log(ratio)) < _CALM
-        gap = jnp.where(calm, jnp.minimum(2 * state.gap, self.largest_gap), 1).astype(state.gap.dtype)
+        share = _MOVE / jnp.maximum(jnp.abs(jnp.log(ratio)), _MOVE / 2)
+        gap = jnp.clip(jnp.floor(share * state.gap), 1, self.largest_gap).astype(state.gap.dtype)
         return state._replace(strength=strength, ratio=ratio, due=state.taken + gap, gap=gap)

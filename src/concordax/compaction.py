@@ -22,21 +22,38 @@ class Compacted:
         params: its parameters.
         inputs: indices of the inputs that are kept, ascending.
         units: for each hidden layer the indices of the units that are kept, ascending.
-        of: inputs of the larger network.
+        larger: the larger network.
     """
 
     model: TwoLayer | MLP
     params: Layers
     inputs: Int[np.ndarray, " kept"]
     units: tuple[np.ndarray, ...]
-    of: int
+    larger: TwoLayer | MLP
 
     def __call__(self, inputs: Float[Array, "n d"]) -> Float[Array, "n c"]:
         """Outputs [n, outputs] for rows of all d inputs, those that are not read among them."""
-        if inputs.ndim != 2 or inputs.shape[1] != self.of:
+        if inputs.ndim != 2 or inputs.shape[1] != self.larger.inputs:
             # An index beyond the last column would be moved there without a word.
-            raise ValueError(f"inputs must have shape [n, {self.of}], as the larger network's; got {inputs.shape}.")
+            raise ValueError(
+                f"inputs must have shape [n, {self.larger.inputs}], as the larger network's; got {inputs.shape}."
+            )
         return self.model(self.params, inputs[:, self.inputs])
+
+    def expanded(self) -> Layers:
+        """Parameters of the larger network that computes the same: zero for every unit and input that is not kept."""
+        model = self.larger
+        hidden = (model.width,) if isinstance(model, TwoLayer) else model.widths
+        sizes = (model.inputs, *hidden, model.outputs)
+        kept = (self.inputs, *self.units, np.arange(model.outputs))
+        layers = []
+        for index, (weight, bias) in enumerate(self.params):
+            ratio = self.model.scales[index] / model.scales[index]
+            columns, rows = kept[index : index + 2]
+            place = jnp.zeros((sizes[index + 1], sizes[index]), weight.dtype).at[np.ix_(rows, columns)]
+            level = None if bias is None else jnp.zeros(sizes[index + 1], bias.dtype).at[rows].set(bias)
+            layers.append(DenseLayer(place.set(ratio * weight), level))
+        return tuple(layers)
 
 
 class _Layer(NamedTuple):
@@ -110,7 +127,7 @@ def compact(model: Callable, params: Layers, *, tolerance: float = 0.0) -> Compa
         DenseLayer(cast(layer.weight * (layer.scale / scale)), None if layer.bias is None else cast(layer.bias))
         for layer, scale in zip(layers, smaller.scales, strict=True)
     )
-    return Compacted(smaller, new, inputs, tuple(units), model.inputs)
+    return Compacted(smaller, new, inputs, tuple(units), model)
 
 
 def _cleaned(values: Array, limit: float) -> np.ndarray:

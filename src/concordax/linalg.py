@@ -65,7 +65,7 @@ class SPDFactor(eqx.Module):
 
 
 # Size at which halving a triangular inverse stops paying.
-_LEAF = 256
+_LEAF = 128
 # Columns of the table that a long sum is taken of.
 _COLUMNS = 256
 # Rows of a block of a symmetric product; fewer than two blocks do not pay.
@@ -137,7 +137,11 @@ def inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
         return jax.scipy.linalg.solve_triangular(lower, jnp.eye(size, dtype=lower.dtype), lower=True)
     half = size // 2
     first, last = inverse_lower(lower[:half, :half]), inverse_lower(lower[half:, half:])
-    corner = -last @ (lower[half:, :half] @ first)
+    # −last · L₂₁ · first: of both triangles the quarter that is zero takes no part.
+    left, top = half // 2, (size - half) // 2
+    below = lower[half:, :half]
+    below = jnp.concatenate([below @ first[:, :left], below[:, left:] @ first[left:, left:]], axis=1)
+    corner = -jnp.concatenate([last[:top, :top] @ below[:top], last[top:] @ below])
     return jnp.block([[first, jnp.zeros((half, size - half), lower.dtype)], [corner, last]])
 
 
