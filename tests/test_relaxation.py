@@ -70,6 +70,14 @@ def test_the_choice_falls_on_the_inputs_that_matter_where_the_paths_own_keeps_al
     assert relaxed.loss[1] < path.loss[1]
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_rows_to_choose_by_are_needed():
+    with pytest.raises(ValueError, match=r"`relax\(validation=None\)`"):
+        cx.relax(*LINEAR, cx.L2(), _path([1]), DATA, strengths=[1.0], validation=None)
+    with pytest.raises(ValueError, match=r"strengths=\[\]"):
+        cx.relax(*LINEAR, cx.L2(), _path([1]), DATA, strengths=[], validation=HELD_OUT)
+
+
 def test_a_network_without_known_parts_is_refused():
     with pytest.raises(TypeError, match="must be a TwoLayer or MLP"):
         cx.relax(

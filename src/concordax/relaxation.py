@@ -65,6 +65,7 @@ def relax(
         The networks, each with the inputs it reads, `networks[i].inputs`; they are called on all of them.
 
     Raises:
+        ValueError: without rows that are held out.
         ValueError, TypeError: as `compact`, `strength_path` and `train` do.
 
     Source: Meinshausen, "Relaxed Lasso", Computational Statistics & Data Analysis 52, 2007.
@@ -83,7 +84,9 @@ def relax(
         >>> path.counts["inputs"][path.best].item(), relaxed.networks[relaxed.best].inputs.tolist()
         (7, [0, 1])
     """
-    tried = [float(strength) for strength in strengths]
+    if validation is None:
+        raise ValueError("`relax(validation=None)`: the networks are chosen by rows held out; pass (inputs, targets).")
+    tried = list(strengths)
     networks, chosen = [], []
     for params in path.params:
         small = compact(model, params)
