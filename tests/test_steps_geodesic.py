@@ -47,7 +47,7 @@ def test_bend_is_the_whitened_second_difference(loss):
 
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
 def test_step_is_that_of_dense_numpy(problem):
-    """δ + ½a where 2‖½a‖_H ≤ 0.75‖δ‖_H, else δ; over dampings on both sides of it."""
+    """δ + ½a where 2‖½a‖ ≤ 0.75‖δ‖ in the metric of the damped step, else δ; over dampings on both sides of it."""
     case = helpers.make_case(problem, "squared")
     flat, penalty = helpers.flatten(case.params), helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"]
     strength, followed = 1e-3, []
@@ -58,12 +58,13 @@ def test_step_is_that_of_dense_numpy(problem):
     batch, update = algorithm.batch(case.params, case.inputs, case.targets, case.weights), jax.jit(algorithm.update)
     outputs, jacobian = _outputs(case, flat)
     share = case.weights / case.weights.sum()
-    metric = penalty.diagonal(flat)
     gradient = np.einsum("n,nkp,nk->p", share, jacobian, outputs - case.targets) + strength * penalty.gradient(flat)
     curvature = np.einsum("n,nkp,nkq->pq", share, jacobian, jacobian)
-    norm = lambda x: np.sqrt((metric * x**2).sum())
-    for damping in (0.03, 0.3, 3.0, 30.0):
-        matrix = curvature + (strength + damping) * np.diag(metric)
+    for damping in (0.003, 0.03, 0.3, 1.0):
+        # The damping is in the metric that the penalty has at 0, I/μ.
+        metric = strength * penalty.diagonal(flat) + damping / 0.3
+        norm = lambda x, metric=metric: np.sqrt((metric * x**2).sum())
+        matrix = curvature + np.diag(metric)
         delta = -np.linalg.solve(matrix, gradient)
         bend = np.einsum("n,nkp,nk->p", share, jacobian, _second_difference(case, flat, delta))
         half = -0.5 * np.linalg.solve(matrix, bend)

@@ -67,7 +67,7 @@ class AbstractMetric(eqx.Module):
         """R with R Rᵀ = H⁻¹."""
 
     @abstractmethod
-    def scaled(self, weight: float) -> "AbstractMetric":
+    def scaled(self, weight: float | Float[Array, ""]) -> "AbstractMetric":
         """β H."""
 
     @abstractmethod

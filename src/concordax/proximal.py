@@ -221,8 +221,12 @@ class ProximalStep(AbstractStep):
                 "`ProximalStep` needs a regularizer without groups: its metric must be diagonal. Use a small part of "
                 "cx.L2(), and put the groups into the penalty, cx.GroupLasso(groups)."
             )
-        prepared = PreparedProximal(system, local.prepared, local.prepare, self.penalty, local.flat)
-        outcome, after = self.step.take(local._replace(prepared=prepared), state)
+
+        def prepare(system: System) -> PreparedProximal:
+            return PreparedProximal(system, local.prepare(system), local.prepare, self.penalty, local.flat)
+
+        # The rule may want another metric.
+        outcome, after = self.step.take(local._replace(prepared=prepare(system), prepare=prepare), state)
         gradient = system.objective_gradient(local.strength)
         outcome = outcome._replace(kkt_residual=self.penalty.residual(local.flat, gradient, local.strength))
         return self._inside(local, outcome), after

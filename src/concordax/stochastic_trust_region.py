@@ -1,9 +1,10 @@
 """The step for mini-batches: one damped Gauss-Newton step a batch, with a memory of the batches before.
 
-    min over δ of  ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_H) + (λ/2)‖δ − βφ‖²_H,   φ the step before.
+    min over δ of  ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_M) + (λ/2)‖δ − βφ‖²_M,   φ the step before,
 
-With δ = κφ + e, κ = βλ/(τ + λ), this is (WᵀW + (τ+λ)H) e = −(Wᵀ(r + κWφ) + τg): the system that every solver knows, for
-another residual. Nothing is divided by τ, and no solver knows of φ.
+in the metric M of a damped step (`steps/damped_metric.py`); H itself under L2. With δ = κφ + e, κ = βλ/(τ + λ), this is
+(WᵀW + (τ+λ)M) e = −(Wᵀ(r + κWφ) + τg): the system that every solver knows, for another residual. Nothing is divided by
+τ, and no solver knows of φ.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
-from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
+from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, damped, no_solves, start_is_finite
 from .steps.line_search import check_trials
 
 # What one step leaves of the largest mean of diag K so far, a memory of a thousand batches, and how fast that grows:
@@ -56,7 +57,7 @@ class StochasticTrustRegionState(NamedTuple):
 
     `ratio` is the damping in units of `scale`, the largest mean of diag K of late; `loss_curvature` and `kernel` the
     largest of late of its factors, the mean curvature of the loss and that of the network; `momentum` φ, `average` the
-    mean of late iterates; `length` ‖δ‖_H, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
+    mean of late iterates; `length` ‖δ‖_M, `fresh_gain` and `own_gain` smoothed; `taken` the steps so far.
     """
 
     ratio: Float[Array, ""]
@@ -88,11 +89,11 @@ class _Trial(NamedTuple):
 class StochasticTrustRegion(AbstractStep):
     """Damped Gauss-Newton steps on mini-batches, with momentum; the default for them.
 
-    Each step minimises ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_H) + (λ/2)‖δ − βφ‖²_H, φ the step before. Its gain on its own batch
-    says little, since that batch is overfitted: λ is set by what a step gains on the *next* batch, before that one is
-    learnt. The ratio of the two gains is smoothed; λ grows by 1 % a step where it is below 0 and falls by 1 % where it
-    is above 0.1, in units of the largest mean of diag K of late never below its first value, nor above that times
-    √(1 + t/100) at step t: noise alone does not bring the run to a halt.
+    Each step minimises ½‖Wδ + r‖² + τ(gᵀδ + ½‖δ‖²_M) + (λ/2)‖δ − βφ‖²_M, φ the step before, with (τ+λ)M = τH + λD as in
+    `TrustRegion`. Its gain on its own batch says little, since that batch is overfitted: λ is set by what a step gains
+    on the *next* batch, before that one is learnt. The ratio of the two gains is smoothed; λ grows by 1 % a step where
+    it is below 0 and falls by 1 % where it is above 0.1, in units of the largest mean of diag K of late never below its
+    first value, nor above that times √(1 + t/100) at step t: noise alone does not bring the run to a halt.
 
     A trial that is not finite, raises the objective of its own batch or gains less than a hundredth of what the model
     promised is refused, and tried again with four times the damping and without momentum. No step is longer than five
@@ -108,7 +109,7 @@ class StochasticTrustRegion(AbstractStep):
         ValueError: for a number out of range.
 
     Source: the momentum is that of SPRING (Goldshlager, Abrahamsen & Lin, "A Kaczmarz-inspired approach to accelerate
-    the optimization of neural network wavefunctions", 2024), in the metric of the regularizer.
+    the optimization of neural network wavefunctions", 2024), in the metric of a damped step.
 
     Example:
         >>> StochasticTrustRegion().momentum
@@ -153,6 +154,7 @@ class StochasticTrustRegion(AbstractStep):
 
     def take(self, local, state):
         """One step, tried again with more damping where its batch refuses it."""
+        local = damped(local, jnp.where(state.scale > 0, state.ratio * state.scale, -1.0))
         usable = start_is_finite(local)
         scale, state = _sized(local, state)
         state = _judge(local, state, usable, self.initial_damping)

@@ -1,4 +1,4 @@
-"""The default step: Levenberg-Marquardt in the metric of the regularizer. The objective never rises."""
+"""The default step: Levenberg-Marquardt. The objective never rises."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._status import StepStatus
 from .damping_rules import AbstractDampingRule, MissedShare
 from .solvers import Solution
-from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, no_solves, start_is_finite
+from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, damped, no_solves, start_is_finite
 from .steps.line_search import check_trials
 
 
@@ -53,6 +53,9 @@ _BENDING = 0.75
 
 class TrustRegion(AbstractStep):
     """Levenberg-Marquardt damping by the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
+
+    (WᵀW + τH + λD) δ = −(Wᵀr + τg), with D = H under L2 and D = I/μ under a smooth ℓ1 norm of smoothing μ
+    (`AbstractRegularizer.damping_metric`), whose H vanishes where weights are large.
 
     Accept if ρ > 1e-4; else raise λ and solve again with the same Jacobian and Gram. F never rises, whatever the model;
     a non-finite trial is a refused one.
@@ -112,6 +115,7 @@ class TrustRegion(AbstractStep):
 
     def take(self, local, state):
         """Trials with growing damping until one gains."""
+        local = damped(local, state.next_damping)
         scale = _first_scale(local, state.scale)
         usable = start_is_finite(local)
         first = jnp.where(state.next_damping < 0, self.initial_damping * scale, state.next_damping)

@@ -36,6 +36,14 @@ class AbstractRegularizer(eqx.Module):
     def metric(self, x: Float[Array, " p"]) -> AbstractMetric:
         """∇²g(x)."""
 
+    def damping_metric(self, x: Float[Array, " p"]) -> AbstractMetric | None:
+        """D of a damped step, (WᵀW + τH + λD) δ = −(Wᵀr + τg): H without its flat tails; None for H itself.
+
+        Where H is next to nothing, λH holds nothing. D ≥ H, so that a larger λ never lengthens a step.
+        """
+        del x
+        return None
+
     @abstractmethod
     def constants(self) -> tuple[SelfConcordance, ...]:
         """Every (M, ν) known to hold, the tightest for its ν, smoothing included."""
@@ -75,6 +83,14 @@ def constants_of(parts: tuple[AbstractRegularizer, ...], constant_at) -> tuple[S
     orders = sorted({c.order for part in parts for c in part.constants()})
     found = [(constant_at(order), order) for order in orders]
     return tuple(SelfConcordance(constant, order) for constant, order in found if constant is not None)
+
+
+def damping_metrics(parts: list[tuple[AbstractRegularizer, Array]]) -> list[AbstractMetric]:
+    """D of each (g, x), ∇²g where it has none; nothing where none of them has one."""
+    found = [(part.damping_metric(x), part, x) for part, x in parts]
+    if all(metric is None for metric, _, _ in found):
+        return []
+    return [part.metric(x) if metric is None else metric for metric, part, x in found]
 
 
 def largest(values: list) -> Any:
@@ -144,6 +160,12 @@ class Sum(AbstractRegularizer):
                 "with all groups in it, or `PerParameter` where they are of different parameters."
             )
         return added(metrics, x.size)
+
+    def damping_metric(self, x):
+        """Σ β D, with ∇²g of the terms that have no D; None where no term has one."""
+        metrics = damping_metrics([(term, x) for term in self.terms])
+        weighted = zip(metrics, self.weights, strict=True)
+        return added(tuple(metric.scaled(weight) for metric, weight in weighted), x.size) if metrics else None
 
     def constants(self):
         """Those at every order that all terms have."""

@@ -83,6 +83,11 @@ class SmoothBox(AbstractRegularizer):
         # H⁻¹ is kept finite where both walls are too far away to be felt.
         return DiagonalMetric(self.smoothing / jnp.maximum(curvature, float(jnp.finfo(x.dtype).tiny) ** 0.25))
 
+    def damping_metric(self, x):
+        """The larger of ∇²g and the curvature on a wall: inside there is none to speak of."""
+        wall = self._wall(jnp.zeros((), x.dtype))[2]
+        return DiagonalMetric(jnp.minimum(self.metric(x).inverse, self.smoothing / wall))
+
     def constants(self):
         """(1/μ, 2)."""
         return (SelfConcordance(1.0, 2.0).smoothed(self.smoothing),)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..groups import Groups
 from ..linalg import long_sum
-from ..metrics import GroupMetric
+from ..metrics import DiagonalMetric, GroupMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked
 
@@ -72,6 +72,11 @@ class GroupPseudoHuber(AbstractRegularizer):
         alone = self.groups.alone
         inverse = jnp.where(alone, scale * root**2, scale)
         return GroupMetric(inverse, jnp.where(alone, 0.0, jnp.sqrt(scale) * t), self.groups)
+
+    def damping_metric(self, x):
+        """ω/μ, the curvature at 0."""
+        _, _, weight = self._scaled(x)
+        return DiagonalMetric(self.smoothing / (weight * jnp.ones_like(x)))
 
     def constants(self):
         """(1.5/μ, 2)."""

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from ..linalg import sum_of
 from ..metrics import side_by_side
-from .base import AbstractRegularizer, constants_of, largest
+from .base import AbstractRegularizer, constants_of, damping_metrics, largest
 
 
 class PerParameter(AbstractRegularizer):
@@ -73,6 +73,11 @@ class PerParameter(AbstractRegularizer):
     def metric(self, x):
         """The Hessians along the diagonal."""
         return side_by_side(tuple(block.metric(part) for block, part in self._parts(x)), self.sizes)
+
+    def damping_metric(self, x):
+        """D along the diagonal, ∇²g of the blocks that have none; None where no block has one."""
+        metrics = damping_metrics(self._parts(x))
+        return side_by_side(tuple(metrics), self.sizes) if metrics else None
 
     def constants(self):
         """Those at every order that all blocks have."""

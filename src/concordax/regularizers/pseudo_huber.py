@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..linalg import long_sum
-from ..metrics import DiagonalMetric
+from ..metrics import DiagonalMetric, ScalarMetric
 from ..self_concordance import SelfConcordance
 from .base import AbstractRegularizer, checked
 
@@ -49,6 +49,10 @@ class PseudoHuber(AbstractRegularizer):
         """H⁻¹ = μ (1+t²)^{3/2} on the diagonal."""
         _, root = self._scaled(x)
         return DiagonalMetric(self.smoothing * root**3)
+
+    def damping_metric(self, x):
+        """I/μ, the curvature at 0."""
+        return ScalarMetric(jnp.asarray(self.smoothing, x.dtype))
 
     def _scaled(self, x: Array) -> tuple[Array, Array]:
         """T and √(1+t²). Not by hypot, which takes three times as long; where t² would overflow, t is cut."""

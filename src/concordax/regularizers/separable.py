@@ -48,6 +48,11 @@ class AbstractSeparable(AbstractRegularizer):
         """H⁻¹ = μ/φ''(x/μ) on the diagonal."""
         return DiagonalMetric(self.smoothing * self.inverse_curvature(x / self.smoothing))
 
+    def damping_metric(self, x):
+        """The larger of φ''(x/μ)/μ and φ''(0)/μ: for a smooth ℓ1 norm always the second."""
+        here, zero = (self.inverse_curvature(t) for t in (x / self.smoothing, jnp.zeros_like(x)))
+        return DiagonalMetric(self.smoothing * jnp.minimum(here, zero))
+
     def constants(self):
         """Those of φ, each times μ^{ν/2−2}."""
         return tuple(c.smoothed(self.smoothing) for c in self.kernel_constants())

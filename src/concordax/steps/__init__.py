@@ -9,6 +9,7 @@ from .base import StepOutcome as StepOutcome
 from .base import fixed_damping as fixed_damping
 from .base import no_solves as no_solves
 from .base import start_is_finite as start_is_finite
+from .damped_metric import damped as damped
 from .fixed import FixedStep as FixedStep
 from .growth import damped_at_two as damped_at_two
 from .published import PublishedStep as PublishedStep
