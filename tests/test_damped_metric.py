@@ -158,7 +158,28 @@ def test_no_number_is_lost_far_from_zero(dtype):
         flat = 1e6 * local.flat
         system = eqx.tree_at(lambda system: system.metric, local.system, local.regularizer.metric(flat))
         far = local._replace(flat=flat, system=system)
-        for damping in (-1.0, 0.0, 1e-12, 1e12):
-            metric = damped(far, jnp.asarray(damping, dtype)).system.metric
+        for damping, strength in ((-1.0, TAU), (0.0, TAU), (1e-12, TAU), (1e12, TAU), (1.0, 0.0)):
+            problem = far._replace(strength=jnp.asarray(strength, dtype))
+            metric = damped(problem, jnp.asarray(damping, dtype)).system.metric
             assert bool(jnp.isfinite(metric.solve(jnp.ones(SIZE, dtype))).all())
             assert bool(jnp.isfinite(metric.mv(jnp.ones(SIZE, dtype))).all())
+
+
+def test_a_proximal_step_keeps_its_penalty_in_another_metric():
+    """The minimum of ½‖Xθ − y‖²/n + τ(g + ‖θ‖₁), by many steps of soft thresholding in NumPy."""
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(40, 8))
+    targets = inputs @ np.array([2.0, 0, 0, -1.0, 0, 0, 0, 0.5]) + 0.1 * rng.normal(size=40)
+    reference, tau = helpers.REFERENCE_REGULARIZERS["pseudo-huber 0.3"], 0.1
+    expected, rate = np.zeros(8), 1 / (np.linalg.norm(inputs, 2) ** 2 / 40 + tau / 0.3)
+    for _ in range(5000):
+        slope = inputs.T @ (inputs @ expected - targets) / 40 + tau * reference.gradient(expected)
+        moved = expected - rate * slope
+        expected = np.sign(moved) * np.maximum(np.abs(moved) - rate * tau, 0)
+    result = cx.train(
+        lambda params, rows: rows @ params[:, None], cx.SquaredError(), cx.PseudoHuber(0.3), jnp.ones(8),
+        (jnp.asarray(inputs), jnp.asarray(targets)), strength=tau, step=cx.ProximalStep(cx.L1()), max_steps=30,
+    )  # fmt: skip
+    assert 0 < (expected == 0).sum() < 8
+    np.testing.assert_array_equal(np.asarray(result.params) == 0, expected == 0)
+    np.testing.assert_allclose(result.params, expected, atol=1e-7)

@@ -150,7 +150,7 @@ def smoothing(facts: Facts) -> Iterator[Finding]:
             Severity.WARNING,
             evidence,
             "Most weights lie where the penalty has no curvature left: its metric holds them by less than 1/27,000 of "
-            "what it does at zero, so steps are long there and short near zero.",
+            "what it does at zero, so steps without a trust region are long there and short near zero.",
             "Raise the smoothing towards the median weight, or the strength, which makes more weights small.",
         )
 

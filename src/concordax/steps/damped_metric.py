@@ -1,8 +1,8 @@
 """A damped system whose damping has a metric of its own: (WᵀW + τH + λD) δ = −(Wᵀr + τg).
 
-A smooth ℓ1 norm has next to no curvature at a weight far above its smoothing. Damped in H, such weights are as good as
-free and go far past zero, and a λ that holds them freezes the small ones, where H = 1/μ: at μ = 0.1 a run of 1600 steps
-ended at six times the objective that D = I/μ reached in 90. Levenberg's damping, where λH is Fletcher's.
+A smooth ℓ1 norm has next to no curvature at a weight far above its smoothing μ. Damped in H, such weights are as good
+as free and go far past zero, and a λ that holds them freezes the small ones, where H = 1/μ. D = I/μ is Levenberg's
+damping, λH is Fletcher's; powers of H between the two got on, but stood still on some starts (figures: docs/steps.md).
 """
 
 import equinox as eqx
@@ -27,7 +27,9 @@ def damped(local: LocalProblem, damping: Float[Array, ""]) -> LocalProblem:
         return local
     known, fixed = damping >= 0, jnp.maximum(damping, 0.0) + local.damping
     total = local.strength + fixed
-    share = jnp.where(known, local.strength / total, jnp.finfo(total.dtype).eps)
+    # Never 0, of which a metric of groups has no inverse.
+    eps = float(jnp.finfo(total.dtype).eps)
+    share = jnp.maximum(jnp.where(known, local.strength / total, eps), eps**2)
     parts = (local.system.metric.scaled(share), metric.scaled(jnp.where(known, fixed / total, 1.0)))
     mixed = added(parts, local.flat.size)
     system = eqx.tree_at(lambda system: system.metric, local.system, mixed)
