@@ -68,13 +68,13 @@ def _local(regularizer, step, *, damping=0.0, dtype=np.float64):
     return local, lambda at: model(unravel(at), inputs), targets
 
 
-def _dense_step(name, local, outputs, targets, damping):
-    """−(JᵀJ/n + τH + λD)⁻¹ ∇F, by derivatives of JAX and the references."""
+def _dense_step(name, local, outputs, targets, damping, tails=None):
+    """−(JᵀJ/n + τH + λD)⁻¹ ∇F, by derivatives of JAX and the references; D is `tails`, or the Hessian at zero."""
     at, reference = local.flat, helpers.REFERENCE_REGULARIZERS[name]
     jacobian = np.asarray(jax.jacfwd(outputs)(at)).reshape(-1, SIZE) / np.sqrt(20)
     residual = np.asarray(outputs(at) - targets).reshape(-1) / np.sqrt(20)
     x = np.asarray(at)
-    tails = reference.hessian(np.full(SIZE, 1e-30))
+    tails = reference.hessian(np.full(SIZE, 1e-30)) if tails is None else tails
     matrix = jacobian.T @ jacobian + TAU * reference.hessian(x) + damping * tails
     return -np.linalg.solve(matrix, jacobian.T @ residual + TAU * reference.gradient(x))
 
@@ -105,6 +105,20 @@ def test_trust_region_solves_the_damped_system(name):
         outcome, _ = step.take(local, state)
         expected = _dense_step(name, local, outputs, targets, damping)
         np.testing.assert_allclose(outcome.displacement, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("strength", [TAU, cx.Evidence()], ids=["fixed", "evidence"])
+def test_damping_in_the_hessian(strength):
+    """By choice, and by default where the data choose the strength."""
+    name = "pseudo-huber 0.3"
+    step = cx.TrustRegion(max_attempts=1, damp_in_hessian=True) if strength == TAU else None
+    parts = (cx.MLP(3, (6,), 3), cx.SquaredError(), helpers.REGULARIZERS[name])
+    step = make_algorithm(*parts, strength=strength, solver=cx.Dual(), step=step, damping=0.0).step
+    local, outputs, targets = _local(helpers.REGULARIZERS[name], step)
+    outcome, _ = step.take(local, step.init(local.flat)._replace(next_damping=jnp.asarray(5.0), scale=jnp.ones(())))
+    tails = helpers.REFERENCE_REGULARIZERS[name].hessian(np.asarray(local.flat))
+    expected = _dense_step(name, local, outputs, targets, 5.0, tails)
+    np.testing.assert_allclose(outcome.displacement, expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["pseudo-huber 0.3", "groups: neurons"])

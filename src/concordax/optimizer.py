@@ -240,8 +240,8 @@ def check_parts(model, *kinds: tuple[Any, type, str]) -> None:
 
 
 def _default_step(strength: AbstractStrength) -> TrustRegion:
-    """Quick at a strength that stays; for one that moves, the rule under which it comes out better."""
-    return TrustRegion(damping_rule=GainRatio()) if strength.is_adaptive else TrustRegion()
+    """Quick at a strength that stays; for one that moves, the rule under which it comes out better, and one Gram."""
+    return TrustRegion(damping_rule=GainRatio(), damp_in_hessian=True) if strength.is_adaptive else TrustRegion()
 
 
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
@@ -284,7 +284,8 @@ def ggn_score(
         regularizer: g, with Hessian H.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear system is solved.
-        step: how far to go; by default `TrustRegion()`, with `damping_rule=GainRatio()` where the strength moves.
+        step: how far to go; by default `TrustRegion()`, with `damping_rule=GainRatio()` and
+            `damp_in_hessian=True` where the strength moves.
         damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
 
     Returns:

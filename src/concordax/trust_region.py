@@ -69,6 +69,8 @@ class TrustRegion(AbstractStep):
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
             (WᵀW + tH) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖_H ≤ 0.75 ‖δ‖_H. It costs a second solve and about
             four forward passes a trial.
+        damp_in_hessian: whether D is H whatever the regularizer. Where the data choose the strength and weights are not
+            far above the smoothing, the Gram that the strength is judged by then serves the step too.
 
     Raises:
         ValueError: if `max_attempts` is not a whole number from 1 up, or `initial_damping` not positive and finite.
@@ -85,6 +87,7 @@ class TrustRegion(AbstractStep):
     initial_damping: float = eqx.field(static=True)
     damping_rule: AbstractDampingRule
     geodesic: bool = eqx.field(static=True)
+    damp_in_hessian: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class TrustRegion(AbstractStep):
         initial_damping: float = 0.1,
         damping_rule: AbstractDampingRule = MissedShare(),
         geodesic: bool = False,
+        damp_in_hessian: bool = False,
     ):
         check_trials("TrustRegion", "max_attempts", max_attempts)
         if not (math.isfinite(initial_damping) and initial_damping > 0):
@@ -107,6 +111,7 @@ class TrustRegion(AbstractStep):
             )
         self.max_attempts, self.initial_damping = max_attempts, float(initial_damping)
         self.damping_rule, self.geodesic = damping_rule, bool(geodesic)
+        self.damp_in_hessian = bool(damp_in_hessian)
 
     def init(self, like):
         """No damping chosen yet."""
@@ -115,7 +120,7 @@ class TrustRegion(AbstractStep):
 
     def take(self, local, state):
         """Trials with growing damping until one gains."""
-        local = damped(local, state.next_damping)
+        local = local if self.damp_in_hessian else damped(local, state.next_damping)
         scale = _first_scale(local, state.scale)
         usable = start_is_finite(local)
         first = jnp.where(state.next_damping < 0, self.initial_damping * scale, state.next_damping)
