@@ -305,7 +305,8 @@ def test_default_rule_is_that_of_the_strength(strength, rule):
         max_steps=1, validation=held_out,
     )  # fmt: skip
     assert result.setup is not None
-    assert result.setup.algorithm.step == cx.TrustRegion(damping_rule=rule)
+    moves = isinstance(rule, cx.GainRatio)
+    assert result.setup.algorithm.step == cx.TrustRegion(damping_rule=rule, damp_in_hessian=moves)
 
 
 @pytest.mark.usefixtures("unchecked")
