@@ -70,7 +70,7 @@ def measure_all_rows(make, metric: str, seed: int) -> dict[str, float]:
     there = int(np.flatnonzero(objective <= (1 + SETTLED) * objective[-1])[0]) + 1
     return {
         "objective": float(objective[-1]),
-        "steps": there if there < STEPS else STEPS,
+        "steps": there,
         "trials": float(np.mean(history["attempts"])),
         "iterations": float(np.mean(history["solver_iterations"])),
         "holding": cx.sparsity(model, result.params, share=0.999).holding,

@@ -67,8 +67,8 @@ class TrustRegion(AbstractStep):
         damping_rule: how λ follows ρ: `MissedShare()` for a strength that stays, `GainRatio()` for one that moves, or
             `Nielsen()`; docs/steps.md compares them.
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
-            (WᵀW + tH) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖_H ≤ 0.75 ‖δ‖_H. It costs a second solve and about
-            four forward passes a trial.
+            (WᵀW + τH + λD) a = −Wᵀ Sᵀ d²f(θ + sδ)/ds², taken where 2‖½a‖ ≤ 0.75 ‖δ‖ in the metric (τH + λD)/(τ + λ).
+            It costs a second solve and about four forward passes a trial.
         damp_in_hessian: whether D is H whatever the regularizer. Where the data choose the strength and weights are not
             far above the smoothing, the Gram that the strength is judged by then serves the step too.
 
