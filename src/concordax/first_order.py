@@ -1,5 +1,6 @@
 """Any optax optimizer under the same `train`: first-order and quasi-Newton baselines with the same history."""
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from ._status import StepStatus
 from ._types import Batch
 from .losses import AbstractLoss
 from .optimizer import GGNState, as_batch, check_parts, initial_info
-from .regularizers import AbstractRegularizer
+from .regularizers import AbstractRegularizer, as_arguments
 from .strength import AbstractStrength, as_strength
 from .system import data_loss
 
@@ -70,6 +71,10 @@ class FirstOrder(eqx.Module):
         updates = jax.tree.map(lambda update, at: jnp.where(accepted, update, 0).astype(at.dtype), updates, params)
         strength = self.strength.count(state.strength_rule, accepted)
         return updates, GGNState(state.step + 1, rule, strength, info)
+
+    def parametrized(self) -> "FirstOrder":
+        """This one with the numbers of its regularizer as arrays: arguments of a program that serves them all."""
+        return replace(self, regularizer=as_arguments(self.regularizer))
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""

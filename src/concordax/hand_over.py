@@ -23,23 +23,22 @@ class Programs:
     A step that the first one misses is taken again by the next, compiled when it is needed. After three misses in a row
     the run goes on without the first; after three steps in a row that the next one in turn had to hand over, with the
     one behind that: iterations up to the budget that lead nowhere cost several times the direct solve.
+
+    Numbers are arguments of the programs, not constants in them: runs with another smoothing compile nothing.
     """
 
     def __init__(self, algorithm: Algorithm | FirstOrder):
-        self._ladder: list[Algorithm | FirstOrder] = [algorithm]
+        ladder: list[Algorithm | FirstOrder] = [algorithm]
         if isinstance(algorithm, Algorithm):
             solvers = [algorithm.solver.alone]
             behind = algorithm.solver.backup
             while behind != solvers[-1]:
                 solvers.append(behind)
                 behind = behind.backup
-            self._ladder = [replace(algorithm, solver=solver) for solver in solvers]
+            ladder = [replace(algorithm, solver=solver) for solver in solvers]
+        self.first = ladder[0]
+        self._ladder = [each.parametrized() for each in ladder]
         self._rung = self._misses = 0
-
-    @property
-    def first(self) -> Algorithm | FirstOrder:
-        """The one that a run begins with."""
-        return self._ladder[0]
 
     def advance(self, step: Step, params: Any, state: GGNState, batch: Any) -> tuple[Any, GGNState]:
         """One step; one that was not the first program's says so, with the iterations that both took.
@@ -55,7 +54,7 @@ class Programs:
         """
         spent = 0
         if self._rung == 0:
-            moved, new = step(self.first, state, params, batch)
+            moved, new = step(self._ladder[0], state, params, batch)
             if len(self._ladder) == 1 or new.info.solver_converged:
                 self._misses = 0
                 return moved, new

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,7 +19,7 @@ from .damping_rules import GainRatio
 from .losses import AbstractLoss
 from .metrics import ScalarMetric
 from .models import LayeredModel, layer_shapes
-from .regularizers import AbstractRegularizer
+from .regularizers import AbstractRegularizer, as_arguments
 from .remembered import Structure, remembered, structure
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem
@@ -77,7 +78,7 @@ def local_problem(
     batch: Batch,
     prepared: AbstractPrepared,
     strength: Float[Array, ""],
-    damping: float,
+    damping: float | Float[Array, ""],
     *,
     step: AbstractStep,
     prepare: Callable[[System], AbstractPrepared],
@@ -124,7 +125,7 @@ class Algorithm(eqx.Module):
     strength: AbstractStrength
     solver: AbstractSolver
     step: AbstractStep
-    damping: float = eqx.field(static=True)
+    damping: float | Float[Array, ""]
 
     def init(self, params: PyTree) -> GGNState:
         """The state before the first step."""
@@ -189,6 +190,10 @@ class Algorithm(eqx.Module):
         flat, unravel = ravel_pytree(params)
         problem = Problem(self.model, self.loss, self.regularizer, unravel)
         return problem, flat, build_system(problem, flat, batch, matrix_free=matrix_free)
+
+    def parametrized(self) -> "Algorithm":
+        """This one with λ and the numbers of its regularizer as arrays: arguments of a program that serves all."""
+        return replace(self, regularizer=as_arguments(self.regularizer), damping=as_arguments(self.damping))
 
     def batch(self, params: PyTree, inputs, targets, weights=None) -> Batch:
         """Data in the form that `update` takes; raises ValueError on shapes that do not fit."""

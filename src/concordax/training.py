@@ -158,7 +158,7 @@ def train(
     algorithm, reason = _resolved(algorithm, params, batches)
     run = _Run(algorithm, reason, held_out, full=batches.full)
     rule = StoppingRule(tolerance)
-    state = _initial(algorithm, params) if state is None else state.under(algorithm.strength)
+    state = _initial(algorithm.parametrized(), params) if state is None else state.under(algorithm.strength)
     observers = [*callbacks, *([ProgressBar(max_steps)] if progress else [])]
     try:
         result = run.loop(params, state, batches, max_steps, rule, observers)

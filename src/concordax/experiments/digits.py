@@ -45,9 +45,8 @@ def cells(config: Digits, seeds: int) -> Iterator[Cell]:
 
 
 def program(cell: Cell):
-    """Strengths share a program, but for the published damping 1 − τ; smoothings do not."""
-    damped = cell.get("strength") if cell["mode"] == methods.PUBLISHED else None
-    return cell["mode"], cell.get("smoothing"), damped, cell["seed"] if cell["swept"] == "strength" else None
+    """Strengths and smoothings share one; more groups than one a way, for the processes to have something to share."""
+    return cell["mode"], cell["swept"], cell["seed"]
 
 
 def _experiment(name: str, smoothings: tuple[float, ...], quick: Digits) -> Experiment:

@@ -49,5 +49,5 @@ EXPERIMENT = Experiment(
         "curvature: the strength times the mean over the parameters of h'' at zero, the same for all regularizers. "
         "units: a group pseudo-Huber, a group a hidden unit; box: from -2 to 2.",
     ),
-    program=lambda cell: (cell["regularizer"], cell["smoothing"]),
+    program=lambda cell: (cell["regularizer"], cell["seed"]),
 )

@@ -44,6 +44,6 @@ EXPERIMENT = Experiment(
     measure=students.measure,
     cost=lambda config, _: config.steps,
     notes=students.NOTES,
-    program=lambda cell: (cell["mode"], cell["smoothing"]),
+    program=lambda cell: (cell["mode"], cell["seed"]),
     seeds=10,
 )  # fmt: skip

@@ -30,11 +30,6 @@ def cells(config: StrengthSweep, seeds: int) -> Iterator[Cell]:
     yield from ({"mode": methods.EVIDENCE, "seed": seed} for seed in range(seeds))
 
 
-def program(cell: Cell):
-    """τ is an argument of compiled programs, but in the published damping 1 − τ."""
-    return cell["mode"], cell["strength"] if cell["mode"] == methods.PUBLISHED else cell["seed"]
-
-
 EXPERIMENT = Experiment(
     name="strength-sweep",
     full=StrengthSweep(),
@@ -47,6 +42,6 @@ EXPERIMENT = Experiment(
     measure=students.measure,
     cost=lambda config, _: config.steps,
     notes=students.NOTES,
-    program=program,
+    program=lambda cell: (cell["mode"], cell["seed"]),
     seeds=10,
 )  # fmt: skip

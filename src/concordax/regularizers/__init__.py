@@ -2,6 +2,7 @@
 
 from .base import AbstractRegularizer as AbstractRegularizer
 from .base import Sum as Sum
+from .base import as_arguments as as_arguments
 from .box import SmoothBox as SmoothBox
 from .custom import CustomRegularizer as CustomRegularizer
 from .group import GroupPseudoHuber as GroupPseudoHuber

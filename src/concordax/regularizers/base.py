@@ -10,8 +10,9 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..linalg import sum_of
 from ..metrics import AbstractMetric, GroupMetric, added
@@ -22,6 +23,9 @@ class AbstractRegularizer(eqx.Module):
     """A convex function g of the flat parameters with a positive definite Hessian.
 
     Regularizers add up, and take weights: `0.1 * PseudoHuber(1.0) + L2()` is a `Sum`.
+
+    A field that holds a float is an argument of the programs that `train` compiles, and there an array: all its values
+    share one program. What Python has to look at is a static field, `eqx.field(static=True)`.
     """
 
     @abstractmethod
@@ -48,7 +52,7 @@ class AbstractRegularizer(eqx.Module):
     def constants(self) -> tuple[SelfConcordance, ...]:
         """Every (M, ν) known to hold, the tightest for its ν, smoothing included."""
 
-    def constant_at(self, order: float) -> float | None:
+    def constant_at(self, order: float) -> float | Float[Array, ""] | None:
         """M at the order ν, or None where none is known."""
         return {c.order: c.constant for c in self.constants()}.get(order)
 
@@ -94,9 +98,15 @@ def damping_metrics(parts: list[tuple[AbstractRegularizer, Array]]) -> list[Abst
 
 
 def largest(values: list) -> Any:
-    """The largest of κ's, or None where one of them is unknown."""
-    known = [value for value in values if value is not None]
-    return functools.reduce(jnp.maximum, known) if len(known) == len(values) else None
+    """The largest of κ's or M's, a float if they are floats, or None where one of them is unknown."""
+    if any(value is None for value in values):
+        return None
+    return max(values) if all(isinstance(value, float) for value in values) else functools.reduce(jnp.maximum, values)
+
+
+def as_arguments(parts: PyTree) -> PyTree:
+    """The same with its floats as arrays, weakly typed as they are: a program compiled for one value serves all."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, parts)
 
 
 class Sum(AbstractRegularizer):
@@ -125,7 +135,7 @@ class Sum(AbstractRegularizer):
     """
 
     terms: tuple[AbstractRegularizer, ...]
-    weights: tuple[float, ...] = eqx.field(static=True)
+    weights: tuple[float, ...]
 
     def __init__(self, *terms, weights: tuple[float, ...] | None = None):
         weights = (1.0,) * len(terms) if weights is None else tuple(weights)
@@ -174,8 +184,8 @@ class Sum(AbstractRegularizer):
     def constant_at(self, order):
         """max_i β_i^{1−ν/2} M_i for 2 ≤ ν ≤ 3; None outside, or where a term has none."""
         pairs = [(term.constant_at(order), weight) for term, weight in self._parts()]
-        known = [SelfConcordance(m, order).scaled(weight).constant for m, weight in pairs if m is not None]
-        return max(known) if 2 <= order <= 3 and len(known) == len(pairs) else None
+        known = [None if m is None else SelfConcordance(m, order).scaled(weight).constant for m, weight in pairs]
+        return largest(known) if 2 <= order <= 3 else None
 
     def concordance(self, direction):
         """The largest of the terms', free of weights."""

@@ -38,9 +38,9 @@ class SmoothBox(AbstractRegularizer):
         (True, True)
     """
 
-    low: float | None = eqx.field(static=True)
-    high: float | None = eqx.field(static=True)
-    smoothing: float = eqx.field(static=True)
+    low: float | None
+    high: float | None
+    smoothing: float
     linear: bool = eqx.field(static=True)
 
     def __init__(self, low: float | None, high: float | None, smoothing: float, *, linear: bool = False):

@@ -37,7 +37,7 @@ class CustomRegularizer(AbstractSeparable):
     """
 
     function: Callable = eqx.field(static=True)
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
     known: tuple[SelfConcordance, ...] = eqx.field(static=True)
 
     def __init__(self, function: Callable, smoothing: float = 1.0, constants=None):
@@ -48,8 +48,9 @@ class CustomRegularizer(AbstractSeparable):
             found = [tightest(function, order) for order in _ORDERS]
             self.known = tuple(SelfConcordance(s.constant, s.order) for s in found if math.isfinite(s.constant))
             return
-        self.known = tuple(SelfConcordance(float(constant), float(order)) for constant, order in constants)
-        for constant, order in self.known:
+        pairs = [(float(constant), float(order)) for constant, order in constants]
+        self.known = tuple(SelfConcordance(*pair) for pair in pairs)
+        for constant, order in pairs:
             verdict = verify(function, constant, order)
             if not verdict:
                 raise ValueError(

@@ -33,7 +33,7 @@ class GroupPseudoHuber(AbstractRegularizer):
         True
     """
 
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
     groups: Groups = eqx.field(static=True)
 
     def __init__(self, smoothing: float, groups):
@@ -50,7 +50,7 @@ class GroupPseudoHuber(AbstractRegularizer):
             )
         # Cut where the square of a group would overflow.
         largest = 0.5 * (float(jnp.finfo(x.dtype).max) / self.groups.size) ** 0.5
-        t = jnp.clip(x / self.smoothing, -largest, largest)
+        t = jnp.clip(x * (1 / self.smoothing), -largest, largest)
         squares = self.groups.spread(self.groups.total(t**2))
         root = jnp.sqrt(1 + jnp.where(self.groups.alone, t**2, squares))
         return t, root, self.groups.spread(jnp.asarray(self.groups.weights, x.dtype), alone=1.0)

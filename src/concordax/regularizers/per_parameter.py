@@ -85,8 +85,7 @@ class PerParameter(AbstractRegularizer):
 
     def constant_at(self, order):
         """The largest of the blocks'."""
-        known = [m for m in (block.constant_at(order) for block in self.blocks) if m is not None]
-        return max(known) if len(known) == len(self.blocks) else None
+        return largest([block.constant_at(order) for block in self.blocks])
 
     def concordance(self, direction):
         """The largest of the blocks'."""

@@ -2,7 +2,6 @@
 
 import math
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -30,7 +29,7 @@ class PseudoHuber(AbstractRegularizer):
         True
     """
 
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
 
     def __init__(self, smoothing: float):
         self.smoothing = checked("PseudoHuber", "smoothing", smoothing)
@@ -55,9 +54,9 @@ class PseudoHuber(AbstractRegularizer):
         return ScalarMetric(jnp.asarray(self.smoothing, x.dtype))
 
     def _scaled(self, x: Array) -> tuple[Array, Array]:
-        """T and √(1+t²). Not by hypot, which takes three times as long; where t² would overflow, t is cut."""
+        """T, with one division for all of it, and √(1+t²). Where t² would overflow, t is cut: hypot is slower by 3."""
         largest = 0.5 * float(jnp.finfo(x.dtype).max) ** 0.5
-        t = jnp.clip(x / self.smoothing, -largest, largest)
+        t = jnp.clip(x * (1 / self.smoothing), -largest, largest)
         return t, jnp.sqrt(1 + t**2)
 
     def constants(self):

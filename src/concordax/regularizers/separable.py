@@ -38,20 +38,24 @@ class AbstractSeparable(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ(x/μ)."""
-        return self.smoothing * long_sum(self.kernel(x / self.smoothing))
+        return self.smoothing * long_sum(self.kernel(self._scaled(x)))
 
     def gradient(self, x):
         """φ'(x/μ)."""
-        return self.slope(x / self.smoothing)
+        return self.slope(self._scaled(x))
 
     def metric(self, x):
         """H⁻¹ = μ/φ''(x/μ) on the diagonal."""
-        return DiagonalMetric(self.smoothing * self.inverse_curvature(x / self.smoothing))
+        return DiagonalMetric(self.smoothing * self.inverse_curvature(self._scaled(x)))
 
     def damping_metric(self, x):
         """The larger of φ''(x/μ)/μ and φ''(0)/μ: for a smooth ℓ1 norm always the second."""
-        here, zero = (self.inverse_curvature(t) for t in (x / self.smoothing, jnp.zeros_like(x)))
+        here, zero = (self.inverse_curvature(t) for t in (self._scaled(x), jnp.zeros_like(x)))
         return DiagonalMetric(self.smoothing * jnp.minimum(here, zero))
+
+    def _scaled(self, x):
+        """x/μ, with one division for all parameters."""
+        return x * (1 / self.smoothing)
 
     def constants(self):
         """Those of φ, each times μ^{ν/2−2}."""
@@ -83,7 +87,7 @@ class OstrovskiiBach(AbstractSeparable):
         True
     """
 
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
 
     def __init__(self, smoothing: float):
         self.smoothing = checked("OstrovskiiBach", "smoothing", smoothing)
@@ -133,7 +137,7 @@ class LogCosh(AbstractSeparable):
         True
     """
 
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
 
     def __init__(self, smoothing: float):
         self.smoothing = checked("LogCosh", "smoothing", smoothing)
@@ -178,7 +182,7 @@ class HyperbolicEntropy(AbstractSeparable):
         True
     """
 
-    smoothing: float = eqx.field(static=True)
+    smoothing: float
 
     def __init__(self, smoothing: float):
         self.smoothing = checked("HyperbolicEntropy", "smoothing", smoothing)
@@ -220,6 +224,7 @@ class Elastic(AbstractSeparable):
         True
     """
 
+    # Constants of a program, not its arguments: those of self-concordance are found by numbers.
     smoothing: float = eqx.field(static=True)
     ridge: float = eqx.field(static=True)
 

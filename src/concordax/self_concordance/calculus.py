@@ -4,14 +4,16 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxtyping import Array, Float
+
 
 class SelfConcordance(NamedTuple):
     """Constants of |⟨D³g(x)[v]u, u⟩| ≤ M ‖u‖²_x ‖v‖_x^{ν−2} ‖v‖₂^{3−ν}; in one dimension |g'''| ≤ M (g'')^{ν/2}."""
 
-    constant: float
+    constant: float | Float[Array, ""]
     order: float
 
-    def smoothed(self, smoothing: float) -> "SelfConcordance":
+    def smoothed(self, smoothing: float | Float[Array, ""]) -> "SelfConcordance":
         """Constants of h_μ(x) = μ φ(x/μ) from those of φ: M scales by μ^{ν/2−2}.
 
         Example:
@@ -20,7 +22,7 @@ class SelfConcordance(NamedTuple):
         """
         return SelfConcordance(self.constant * smoothing ** (self.order / 2 - 2), self.order)
 
-    def scaled(self, weight: float) -> "SelfConcordance":
+    def scaled(self, weight: float | Float[Array, ""]) -> "SelfConcordance":
         """Constants of β g: M scales by β^{1−ν/2}; at ν = 2 a weight changes nothing.
 
         Example:
@@ -82,7 +84,7 @@ class SelfConcordance(NamedTuple):
         scaled = [part.scaled(weight) for part, weight in zip(parts, weights, strict=True)]
         return SelfConcordance(max(part.constant for part in scaled), orders[0])
 
-    def in_dimension(self, size: int) -> float:
+    def in_dimension(self, size: int) -> float | Float[Array, ""]:
         """M p^{(3−ν)/2}, the bound of the published code. Not needed: a separable sum keeps the M of its terms."""
         return self.constant * size ** ((3 - self.order) / 2)
 

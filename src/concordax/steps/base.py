@@ -29,7 +29,7 @@ class LocalProblem(NamedTuple):
     loss_function: AbstractLoss
     regularizer: AbstractRegularizer
     strength: Float[Array, ""]
-    damping: float
+    damping: float | Float[Array, ""]
     loss: Float[Array, ""]
     objective: Float[Array, ""]
     objective_at: Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, ""]]]
