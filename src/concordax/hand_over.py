@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .first_order import FirstOrder
 from .optimizer import Algorithm, GGNState
+from .solvers import AbstractSolver
 
 _LOG = logging.getLogger("concordax")
 # Steps in a row that a solver may miss before the run goes on without it.
@@ -28,16 +29,14 @@ class Programs:
     """
 
     def __init__(self, algorithm: Algorithm | FirstOrder):
-        ladder: list[Algorithm | FirstOrder] = [algorithm]
+        self._solvers: list[AbstractSolver] = []
+        self.first = algorithm
         if isinstance(algorithm, Algorithm):
-            solvers = [algorithm.solver.alone]
-            behind = algorithm.solver.backup
-            while behind != solvers[-1]:
-                solvers.append(behind)
-                behind = behind.backup
-            ladder = [replace(algorithm, solver=solver) for solver in solvers]
-        self.first = ladder[0]
-        self._ladder = [each.parametrized() for each in ladder]
+            self._solvers = [algorithm.solver.alone]
+            while self._solvers[-1].backup != self._solvers[-1]:
+                self._solvers.append(self._solvers[-1].backup)
+            self.first = replace(algorithm, solver=self._solvers[0])
+        self._ladder = [self.first.parametrized()]
         self._rung = self._misses = 0
 
     def advance(self, step: Step, params: Any, state: GGNState, batch: Any) -> tuple[Any, GGNState]:
@@ -55,14 +54,14 @@ class Programs:
         spent = 0
         if self._rung == 0:
             moved, new = step(self._ladder[0], state, params, batch)
-            if len(self._ladder) == 1 or new.info.solver_converged:
+            if len(self._solvers) < 2 or new.info.solver_converged:
                 self._misses = 0
                 return moved, new
             spent = new.info.solver_iterations
             self._miss()
-            moved, new = step(self._ladder[1], state, params, batch)
+            moved, new = step(self._at(1), state, params, batch)
         else:
-            moved, new = step(self._ladder[self._rung], state, params, batch)
+            moved, new = step(self._at(self._rung), state, params, batch)
             if new.info.handed_over:
                 self._miss()
             else:
@@ -72,9 +71,15 @@ class Programs:
         )
         return moved, new._replace(info=info)
 
+    def _at(self, rung: int) -> Algorithm | FirstOrder:
+        """The algorithm on a rung, made when it is first needed: three took a millisecond of every run."""
+        for solver in self._solvers[len(self._ladder) : rung + 1]:
+            self._ladder.append(replace(self._ladder[0], solver=solver))
+        return self._ladder[rung]
+
     def _miss(self) -> None:
         self._misses += 1
-        if self._misses == _PATIENCE and self._rung + 1 < len(self._ladder):
+        if self._misses == _PATIENCE and self._rung + 1 < len(self._solvers):
             self._rung, self._misses = self._rung + 1, 0
-            solver = getattr(self._ladder[self._rung], "solver", None)
+            solver = self._solvers[self._rung]
             _LOG.info("conjugate gradients missed their tolerance %d times in a row: %r from here", _PATIENCE, solver)
