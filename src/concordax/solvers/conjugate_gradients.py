@@ -52,10 +52,15 @@ def conjugate_gradients(
     """
 
     def go_on(state: CGState):
-        # A slope that is not positive is one of rounding, or of a preconditioner that is not definite.
-        return ~done(state) & (state.iterations < max_iterations) & (state.slope > 0)
+        return ~done(state) & may_go_on(state, max_iterations)
 
     return jax.lax.while_loop(go_on, lambda state: iterate(product, precondition, state)[0], first)
+
+
+def may_go_on(state: CGState, max_iterations: int) -> Bool[Array, ""]:
+    """Whether another iteration is within the budget and leads anywhere."""
+    # A slope that is not positive is one of rounding, or of a preconditioner that is not definite.
+    return (state.iterations < max_iterations) & (state.slope > 0)
 
 
 def iterate(product: Callable, precondition: Callable, state: CGState) -> tuple[CGState, Float[Array, ""]]:

@@ -18,7 +18,7 @@ from ..metrics import AbstractMetric
 from ..substitution import substitution
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
-from .conjugate_gradients import CGState, conjugate_gradients, start
+from .conjugate_gradients import CGState, iterate, may_go_on, start
 from .costs import exact_gram_pays, shape_of, single_precision_pays
 from .dual import Dual
 
@@ -60,46 +60,63 @@ class _PreparedCG(AbstractPrepared):
             image = system.jacobian.mv(system.metric.solve(pulled))
             return image + shift * v, (-pulled, -image)
 
-        first = self._start(strength, shift, precondition)
-        # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and of
-        # δ the same form.
-        dual, image = first.carried
-        squared_norm = system.metric.squared_dual_norm(dual)
-        energy = jnp.sum(image**2) + shift * squared_norm
-        tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(energy.dtype).eps))
+        tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(shift.dtype).eps))
 
-        def done(state: CGState):
+        def done(state: CGState, squared_norm):
+            # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and
+            # of δ the same form.
+            energy = jnp.sum(state.carried[1] ** 2) + shift * squared_norm
             residual = state.residual
             error = jnp.vdot(residual, residual - shift * state.conditioned)
             # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
             least = float(jnp.finfo(low).eps) * jnp.vdot(residual, residual)
             return jnp.maximum(error, least) <= tolerance**2 * energy
 
-        end = conjugate_gradients(product, precondition, first, done, self.solver.max_iterations)
-        # A cond: most often there was nothing left to do.
-        squared_norm = jax.lax.cond(
-            end.iterations > 0, lambda: system.metric.squared_dual_norm(end.carried[0]), lambda: squared_norm
-        )
-        solution = self._solution(end, shift, squared_norm, factor.ok, done(end))
+        def go_on(carry):
+            return may_go_on(carry[0], self.solver.max_iterations) & ~done(*carry)
+
+        def advance(carry):
+            state, _ = iterate(product, precondition, carry[0])
+            return state, system.metric.squared_dual_norm(state.carried[0])
+
+        begin = self._corrected if self.exact else self._from_nothing
+        first = begin(strength, shift, precondition)
+        end, squared_norm = jax.lax.while_loop(go_on, advance, first)
+        solution = self._solution(end, shift, squared_norm, factor.ok, done(end, squared_norm))
         return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
-    def _start(self, strength, shift, precondition) -> CGState:
-        """(Hδ, Wδ) at u = M⁻¹ b; its residual is s = r − t u + Wδ, since W δ = −K u − (τ/t) W D g."""
+    def _from_nothing(self, strength, shift, precondition):
+        """(Hδ, Wδ) at u = 0, and ‖δ‖²_H; the iteration that makes M⁻¹ b of it is not counted.
+
+        In a program that begins with u = M⁻¹ b each product and each solve stands once more, and compiles half as long
+        again.
+        """
+        share = strength / shift
+        dual, image = -share * self.system.gradient, -share * self.image
+        state = start((dual, image), self.system.residual + image, precondition)
+        return state._replace(iterations=state.iterations - 1), self.system.metric.squared_dual_norm(dual)
+
+    def _corrected(self, strength, shift, precondition):
+        """Those at u = M⁻¹ b, which is the solution where K itself is there; the residual is s = r − t u + Wδ.
+
+        As the first iteration of a loop it would cost copies of δ: 400,000 numbers for the pictures of a mini-batch.
+        """
         system, share = self.system, strength / shift
         u = precondition(system.residual - share * self.image)
         dual = -(system.jacobian.rmv(u) + share * system.gradient)
         image = system.jacobian.mv(system.metric.solve(dual))
-        return start((dual, image), system.residual - shift * u + image, precondition)
+        state = start((dual, image), system.residual - shift * u + image, precondition)
+        return state, system.metric.squared_dual_norm(dual)
 
     def _solution(self, end: CGState, shift, squared_norm, usable, converged) -> Solution:
         dual, image = end.carried
-        # Not finite where an entry of Hδ is not.
-        usable = usable & jnp.isfinite(squared_norm) & jnp.all(jnp.isfinite(image))
+        # Not finite where an entry of Hδ, or one of b, is not.
+        usable = usable & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
         direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
         return Solution(
             direction=direction,
             status=usable,
-            stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
+            stats=SolveStats(shift, jnp.maximum(end.iterations, 0), converged, jnp.zeros((), bool)),
             image=image,
             squared_norm=jnp.where(usable, squared_norm, 0.0),
             slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
