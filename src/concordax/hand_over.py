@@ -33,8 +33,10 @@ class Programs:
         self.first = algorithm
         if isinstance(algorithm, Algorithm):
             self._solvers = [algorithm.solver.alone]
-            while self._solvers[-1].backup != self._solvers[-1]:
-                self._solvers.append(self._solvers[-1].backup)
+            behind = algorithm.solver.backup
+            while behind != self._solvers[-1]:
+                self._solvers.append(behind)
+                behind = behind.backup
             self.first = replace(algorithm, solver=self._solvers[0])
         self._ladder = [self.first.parametrized()]
         self._rung = self._misses = 0
