@@ -88,8 +88,7 @@ class _PreparedCG(AbstractPrepared):
     def _from_nothing(self, strength, shift, precondition):
         """(Hδ, Wδ) at u = 0, and ‖δ‖²_H; the iteration that makes M⁻¹ b of it is not counted.
 
-        In a program that begins with u = M⁻¹ b each product and each solve stands once more, and compiles half as long
-        again.
+        In a program that begins with u = M⁻¹ b each product and each solve stands once more, to be compiled once more.
         """
         share = strength / shift
         dual, image = -share * self.system.gradient, -share * self.image
