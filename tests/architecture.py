@@ -11,7 +11,7 @@ PACKAGE = "concordax"
 
 # From the ground up. A module may import from its own layer and from those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_types", "_status", "_version", "_lazy", "errors", "files", "compilation_cache"),
+    ("_types", "_status", "_version", "_lazy", "errors", "files", "compilation_cache", "compilation"),
     ("curvature", "self_concordance", "linalg", "substitution", "models", "remembered"),
     ("groups", "metrics"),
     ("losses", "regularizers", "penalties", "jacobians"),
@@ -47,6 +47,7 @@ LEAVES: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "files": frozenset({"errors"}),
     "compilation_cache": frozenset(),
+    "compilation": frozenset(),
     "models": frozenset({"_types"}),
     "columns": frozenset({"errors"}),
     "tabular": frozenset({"errors", "columns"}),

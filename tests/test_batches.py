@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
-from concordax import training
+from compilations import compiled_steps
 from concordax._types import Batch
 from concordax.batches import Batches, StreamBatches
 from concordax.system import Problem, build_system, make_batch
@@ -128,10 +128,10 @@ def test_lists_functions_and_generators_give_the_same_run():
 
 def test_batches_of_nearly_the_same_size_share_one_program():
     cx.train(*PARTS, START, [(INPUTS[:20], TARGETS[:20])] * 2, **OPTIONS)
-    before = training._step._cached._cache_size()
+    before = compiled_steps()
     sizes = (20, 17, 19, 3, 18)
     cx.train(*PARTS, START, [(INPUTS[:size], TARGETS[:size]) for size in sizes], **OPTIONS)
-    assert training._step._cached._cache_size() == before
+    assert compiled_steps() == before
 
 
 def test_a_table_on_the_disk_is_never_read_whole(tmp_path):

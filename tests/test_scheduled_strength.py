@@ -7,7 +7,7 @@ import pytest
 
 import concordax as cx
 import helpers
-from concordax import training
+from compilations import compiled_steps
 from concordax._status import StepStatus
 
 
@@ -82,19 +82,19 @@ def test_a_number_after_a_schedule_shares_the_program_of_numbers():
     # Of a length that no other test has.
     scheduled = _run(cx.ScheduledStrength(np.geomspace(1, 1e-3, 150)), max_steps=1)
     _run(1e-2, state=first.state, max_steps=1)
-    before = training._step._cached._cache_size()
+    before = compiled_steps()
     _run(1e-3, state=scheduled.state, max_steps=1)
-    assert training._step._cached._cache_size() == before
+    assert compiled_steps() == before
 
 
 def test_schedules_share_one_program():
     _run(cx.ScheduledStrength([1e-2, 1e-3]), max_steps=2, tolerance=0.0)
-    before = training._step._cached._cache_size()
+    before = compiled_steps()
     _run(cx.ScheduledStrength(np.geomspace(1, 1e-3, 16)), max_steps=3, tolerance=0.0)
     _run(cx.AnnealedStrength(0.7, 0.2), max_steps=3, tolerance=0.0)
-    assert training._step._cached._cache_size() == before
+    assert compiled_steps() == before
     _run(cx.ScheduledStrength(np.geomspace(1, 1e-3, 70)), max_steps=1, tolerance=0.0)
-    assert training._step._cached._cache_size() == before + 1
+    assert compiled_steps() == before + 1
 
 
 def test_a_schedule_on_mini_batches_counts_batches():

@@ -7,7 +7,7 @@ import pytest
 
 import concordax as cx
 import helpers
-from concordax import training
+from compilations import compiled_steps
 from concordax._types import Batch
 from concordax.batches import Batches
 from concordax.history import FIELDS
@@ -263,10 +263,10 @@ def test_mini_batches_train():
 
 def test_does_not_compile_again():
     _train()
-    before = training._step._cached._cache_size()
+    before = compiled_steps()
     _train(params=_start(1), data=_data(1))
     _train(batch_size=ROWS, key=jax.random.key(0))
-    assert training._step._cached._cache_size() == before
+    assert compiled_steps() == before
 
 
 def test_goes_on_from_a_state():

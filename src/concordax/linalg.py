@@ -178,10 +178,11 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
 
 
 def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
-    index = jnp.arange(matrix.shape[0])
     # Transposed on the way in and out, both lie in memory as LAPACK has them: no copies from rows to columns. Of the
-    # transpose LAPACK reads the lower triangle.
-    return jnp.linalg.cholesky(matrix.T.at[index, index].add(shift), symmetrize_input=False).T
+    # transpose LAPACK reads the lower triangle. The shift goes in with the copy that LAPACK writes on; a scatter along
+    # the diagonal is a loop of its own to XLA's former emitters, with a transposition before and after.
+    shifted = matrix.T + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
+    return jnp.linalg.cholesky(shifted, symmetrize_input=False).T
 
 
 def weighted_sum(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:

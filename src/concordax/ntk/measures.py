@@ -3,11 +3,10 @@
 Every figure is that of a subset of m rows: K = W H⁻¹ Wᵀ with rows of W scaled by √(w/Σw) over the subset.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,18 +15,12 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .. import linalg
 from .._types import Batch
+from ..compilation import Program
 from ..jacobians import linearize
 from ..losses import AbstractLoss
 from ..models import LayeredModel
 from ..regularizers import AbstractRegularizer
 from ..system import Problem, build_system
-
-# The program runs a few times: compiled without optimization it was there in 0.3 s instead of 2.2 s, and its
-# time is that of library products either way. Only on the processor are these options known to hurt nothing.
-_QUICKLY: dict[str, bool | int | float | str] = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-}
 
 
 class Sighting(NamedTuple):
@@ -64,26 +57,11 @@ def sight(
     batch: Batch,
 ) -> Sighting:
     """Takes a measurement at `params`, to which a step led from `previous`."""
-    seen = _program(jax.default_backend())(model, loss, regularizer, params, previous, batch)
+    seen = _sight(model, loss, regularizer, params, previous, batch)
     return Sighting(*jax.device_get(seen))
 
 
-@functools.cache
-def _program(backend: str) -> Callable:
-    return eqx.filter_jit(_sight, **_options(backend))
-
-
-def _options(backend: str) -> dict[str, Any]:
-    if backend != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x, compiler_options=_QUICKLY).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        # An XLA that does not know one of them.
-        return {}
-    return {"compiler_options": _QUICKLY}
-
-
+@partial(Program, few=True)
 def _sight(model, loss, regularizer, params, previous, batch) -> tuple:
     with jax.default_matmul_precision("highest"):
         flat, unravel = ravel_pytree(params)
