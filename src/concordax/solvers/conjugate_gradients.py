@@ -14,68 +14,95 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class CGState(NamedTuple):
-    """What is carried, the residual s = b − A x, M⁻¹ s, the search direction v, sᵀM⁻¹s, and the iterations done."""
+    """Where the iteration stands.
+
+    Attributes:
+        carried: sums of the companions.
+        residual: s = b − A x.
+        conditioned: M⁻¹ s.
+        search: the direction v.
+        slope: sᵀM⁻¹s.
+        size: of the last move along v.
+        ratio: the slope by that before it.
+        iterations: moves made; −1 before M⁻¹ s is there.
+        done: whether the iterate is good enough.
+        measured: what the solver found out about it.
+    """
 
     carried: Any
     residual: Array
     conditioned: Array
     search: Array
     slope: Float[Array, ""]
+    size: Float[Array, ""]
+    ratio: Float[Array, ""]
     iterations: Int[Array, ""]
-
-
-def start(carried: Any, residual: Array, precondition: Callable[[Array], Array]) -> CGState:
-    """The state at any x, given its residual and what is carried there."""
-    conditioned = precondition(residual)
-    slope = jnp.vdot(residual, conditioned)
-    return CGState(carried, residual, conditioned, conditioned, slope, jnp.zeros((), int))
+    done: Bool[Array, ""]
+    measured: Any
 
 
 def conjugate_gradients(
     product: Callable[[Array], tuple[Array, Any]],
     precondition: Callable[[Array], Array],
-    first: CGState,
-    done: Callable[[CGState], Bool[Array, ""]],
+    carried: Any,
+    residual: Array,
+    measure: Callable[[CGState], tuple[Bool[Array, ""], Any]],
     max_iterations: int,
+    *,
+    measured: Any = (),
 ) -> CGState:
-    """Iterates from `first` until `done` or for `max_iterations`.
+    """Iterates until an iterate is good enough, or for `max_iterations`.
+
+    The program holds product, preconditioner and measure once each, for to compile them takes longer than to run them:
+    M⁻¹ s of the start is a first round of the loop, without a move.
 
     Args:
-        product: v to A v and its companions, of the structure of `first.carried`.
+        product: v to A v and its companions, of the structure of `carried`.
         precondition: v to M⁻¹ v.
-        first: where to start.
-        done: whether a state is good enough; asked before each iteration.
+        carried: what is carried at the start.
+        residual: b − A x there.
+        measure: a state to whether it is good enough, and what is to be kept for the next; asked once an iterate.
         max_iterations: the budget.
+        measured: what is kept before the first.
 
     Returns:
         The last state; each iteration has added to `carried` the companions of its move.
     """
+    zero, one = jnp.zeros((), residual.dtype), jnp.ones((), residual.dtype)
+    nothing = jnp.zeros_like(residual)
+    none = -jnp.ones((), int)
+    before = CGState(carried, residual, nothing, nothing, one, one, zero, none, jnp.zeros((), bool), measured)
 
     def go_on(state: CGState):
-        return ~done(state) & may_go_on(state, max_iterations)
+        # A slope that is not positive is one of rounding, or of a preconditioner that is not definite.
+        return ~state.done & (state.iterations < max_iterations) & (state.slope > 0)
 
-    return jax.lax.while_loop(go_on, lambda state: iterate(product, precondition, state)[0], first)
+    def advance(state: CGState) -> CGState:
+        moved = _moved(product, state)
+        conditioned = precondition(moved.residual)
+        slope = jnp.vdot(moved.residual, conditioned)
+        ratio = jnp.where(moved.iterations > 0, slope / state.slope, 0)
+        after = moved._replace(
+            conditioned=conditioned, search=conditioned + ratio * state.search, slope=slope, ratio=ratio
+        )
+        done, measured = measure(after)
+        return after._replace(done=done, measured=measured)
+
+    return jax.lax.while_loop(go_on, advance, before)
 
 
-def may_go_on(state: CGState, max_iterations: int) -> Bool[Array, ""]:
-    """Whether another iteration is within the budget and leads anywhere."""
-    # A slope that is not positive is one of rounding, or of a preconditioner that is not definite.
-    return (state.iterations < max_iterations) & (state.slope > 0)
+def _moved(product: Callable, state: CGState) -> CGState:
+    """The state after a move along the search direction, or, where there is none yet, as it is."""
 
+    def stay(search: Array):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(product, search))
 
-def iterate(product: Callable, precondition: Callable, state: CGState) -> tuple[CGState, Float[Array, ""]]:
-    """One iteration, and the size of its step; the quotient of the slopes is the other coefficient."""
-    image, companions = product(state.search)
-    size = state.slope / jnp.vdot(state.search, image)
-    residual = state.residual - size * image
-    conditioned = precondition(residual)
-    slope = jnp.vdot(residual, conditioned)
-    after = CGState(
+    first = state.iterations < 0
+    image, companions = jax.lax.cond(first, stay, product, state.search)
+    size = jnp.where(first, 1, state.slope / jnp.vdot(state.search, image))
+    return state._replace(
         carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
-        residual=residual,
-        conditioned=conditioned,
-        search=conditioned + slope / state.slope * state.search,
-        slope=slope,
+        residual=state.residual - size * image,
+        size=size,
         iterations=state.iterations + 1,
     )
-    return after, size

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ..metrics import Root
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats
-from .conjugate_gradients import CGState, conjugate_gradients, start
+from .conjugate_gradients import CGState, conjugate_gradients
 from .nystrom import NystromSketch, nystrom_sketch
 from .stochastic import stochastic_complexity
 
@@ -47,36 +47,35 @@ class _PreparedNystrom(AbstractPrepared):
             image = system.jacobian.mv(self.root.mv(v))
             return self.root.rmv(system.jacobian.rmv(image)) + shift * v, (v, image)
 
-        def done(bound):
+        def measure(bound):
             def small(state: CGState):
                 solution, image = state.carried
                 energy = jnp.sum(image**2) + shift * jnp.sum(solution**2)
-                return bound(state.residual) <= tolerance**2 * energy
+                return bound(state.residual) <= tolerance**2 * energy, ()
 
             return small
 
         nothing = jnp.zeros_like(target), jnp.zeros_like(system.residual)
         # Plain iterations first, as many as a sketch takes products: with much damping they are enough, and when they
         # are not, this costs twice the cheaper way at most.
-        plainly = done(lambda residual: jnp.vdot(residual, residual) / shift)
-        plain = conjugate_gradients(product, lambda v: v, start(nothing, target, lambda v: v), plainly, self.rank)
+        plainly = measure(lambda residual: jnp.vdot(residual, residual) / shift)
+        plain = conjugate_gradients(product, lambda v: v, nothing, target, plainly, self.rank)
 
         def sketched(carry):
-            rounds, state, _ = carry
+            rounds, state = carry
             sketch = self._sketch(rounds)
             precondition = lambda v: sketch.precondition(v, shift)
-            first = start(state.carried, state.residual, precondition)
-            small = done(lambda residual: sketch.error_bound(residual, shift))
-            end = conjugate_gradients(product, precondition, first, small, self.max_iterations)
+            small = measure(lambda residual: sketch.error_bound(residual, shift))
+            begin = state.carried, state.residual
+            end = conjugate_gradients(product, precondition, *begin, small, self.max_iterations)
+            end = end._replace(iterations=state.iterations + end.iterations)
             usable = jnp.all(jnp.isfinite(end.carried[0]))
-            end = jax.tree.map(lambda new, old: jnp.where(usable, new, old), end, state)
-            end = end._replace(iterations=state.iterations + jnp.where(usable, end.iterations, 0))
-            return rounds + 1, end, usable & small(end)
+            return rounds + 1, jax.tree.map(lambda new, old: jnp.where(usable, new, old), end, state)
 
         # A loop of at most one round, not a cond: see linalg.py.
-        second = (jnp.zeros((), int), plain, plainly(plain))
-        _, end, converged = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[2], sketched, second)
-        return self._solution(end, shift, converged)
+        second = (jnp.zeros((), int), plain)
+        _, end = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[1].done, sketched, second)
+        return self._solution(end, shift)
 
     def _sketch(self, carried) -> NystromSketch:
         # Tied to what a loop carries: XLA would otherwise take the sketch out of the loop, and make it in every step,
@@ -89,14 +88,14 @@ class _PreparedNystrom(AbstractPrepared):
         gradient = self.system.gradient
         return nystrom_sketch(product, gradient.size, min(self.rank, gradient.size), key, gradient.dtype)
 
-    def _solution(self, end: CGState, shift, converged) -> Solution:
+    def _solution(self, end: CGState, shift) -> Solution:
         scaled, image = end.carried
         usable = jnp.all(jnp.isfinite(scaled))
         direction = jnp.where(usable, self.root.mv(scaled), 0.0)
         return Solution(
             direction=direction,
             status=usable,
-            stats=SolveStats(shift, end.iterations, converged, jnp.zeros((), bool)),
+            stats=SolveStats(shift, end.iterations, end.done, jnp.zeros((), bool)),
             image=jnp.where(usable, image, 0.0),
             squared_norm=self.system.metric.squared_norm(direction),
             # The rest of (Wᵀ W + tH) δ + Wᵀ r + τ g is −R⁻ᵀ times the residual here.

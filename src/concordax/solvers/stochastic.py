@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from ..metrics import Root
 from ..system import System
 from .base import Complexity
-from .conjugate_gradients import CGState, iterate, start
+from .conjugate_gradients import CGState, conjugate_gradients
 from .nystrom import NystromSketch
 
 _PROBES = 8
@@ -30,12 +30,12 @@ _TOLERANCE = 1e-4
 _LARGEST_LEVERAGE = 0.99
 
 
-class _Probe(NamedTuple):
-    """Conjugate gradients that carry the solution, with the step sizes and the quotients of slopes so far."""
+class _Coefficients(NamedTuple):
+    """The step sizes and the quotients of slopes of a probe's iterations, and its first slope."""
 
-    state: CGState
     sizes: Float[Array, " m"]
     ratios: Float[Array, " m"]
+    first: Float[Array, ""]
 
 
 def stochastic_complexity(
@@ -62,7 +62,7 @@ def stochastic_complexity(
         signs = jax.random.rademacher(key, (size,), system.gradient.dtype)
         known = sketch.root(signs, strength, -0.5)
         end = _solve(matrix, sketch, strength, sketch.root(signs, strength, 0.5))
-        return jnp.vdot(end.state.carried - known, known), size * _log_quadrature(end)
+        return jnp.vdot(end.carried - known, known), size * _log_quadrature(end)
 
     inverse, logarithm = jax.lax.map(probe, jax.random.split(jax.random.key(1), _PROBES))
     known = jnp.sum(1 / (sketch.values + strength)) + (size - len(sketch.values)) / (sketch.values[-1] + strength)
@@ -74,32 +74,37 @@ def stochastic_complexity(
     return Complexity(_leverage(system, root, sketch, strength, gamma), determinant, gamma, error)
 
 
-def _solve(matrix, sketch: NystromSketch, strength, target) -> _Probe:
-    """Conjugate gradients that keep their coefficients."""
-    precondition = lambda v: sketch.precondition(v, strength)
-    first = start(jnp.zeros_like(target), target, precondition)
+def _solve(matrix, sketch: NystromSketch, strength, target) -> CGState:
+    """Conjugate gradients that carry the solution and keep their coefficients."""
 
-    def go_on(probe: _Probe):
-        state = probe.state
-        return (state.iterations < _ITERATIONS) & (state.slope > _TOLERANCE**2 * first.slope)
-
-    def record(probe: _Probe) -> _Probe:
-        state, index = probe.state, probe.state.iterations
-        after, size = iterate(lambda v: (matrix(v), v), precondition, state)
-        ratio = after.slope / state.slope
-        return _Probe(after, probe.sizes.at[index].set(size), probe.ratios.at[index].set(ratio))
+    def measure(state: CGState):
+        sizes, ratios, first = state.measured
+        # The start has a size of 1 and a quotient of 0, which are there already.
+        index = jnp.maximum(state.iterations - 1, 0)
+        first = jnp.where(state.iterations > 0, first, state.slope)
+        kept = _Coefficients(sizes.at[index].set(state.size), ratios.at[index].set(state.ratio), first)
+        return state.slope <= _TOLERANCE**2 * first, kept
 
     # What is never reached stands for a 1 on the diagonal of the tridiagonal matrix: log 1 = 0.
     ones = jnp.ones(_ITERATIONS, target.dtype)
-    return jax.lax.while_loop(go_on, record, _Probe(first, ones, 0 * ones))
+    return conjugate_gradients(
+        lambda v: (matrix(v), v),
+        lambda v: sketch.precondition(v, strength),
+        jnp.zeros_like(target),
+        target,
+        measure,
+        _ITERATIONS,
+        measured=_Coefficients(ones, 0 * ones, jnp.zeros((), target.dtype)),
+    )
 
 
-def _log_quadrature(end: _Probe) -> Float[Array, ""]:
+def _log_quadrature(end: CGState) -> Float[Array, ""]:
     """e₁ᵀ log(T) e₁ of Lanczos's matrix T, from the step sizes a and ratios b: 1/a_j + b_{j−1}/a_{j−1} and √b_j/a_j."""
-    reached = jnp.arange(_ITERATIONS) < end.state.iterations
-    before = jnp.where(reached[1:], end.ratios[:-1] / end.sizes[:-1], 0.0)
-    diagonal = 1 / end.sizes + jnp.concatenate([jnp.zeros(1, before.dtype), before])
-    beside = jnp.where(reached[1:], jnp.sqrt(end.ratios[:-1]) / end.sizes[:-1], 0.0)
+    sizes, ratios, _ = end.measured
+    reached = jnp.arange(_ITERATIONS) < end.iterations
+    before = jnp.where(reached[1:], ratios[:-1] / sizes[:-1], 0.0)
+    diagonal = 1 / sizes + jnp.concatenate([jnp.zeros(1, before.dtype), before])
+    beside = jnp.where(reached[1:], jnp.sqrt(ratios[:-1]) / sizes[:-1], 0.0)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     tiny = jnp.finfo(values.dtype).tiny
     return jnp.sum(vectors[0] ** 2 * jnp.log(jnp.maximum(values, tiny)))

@@ -18,7 +18,7 @@ from ..metrics import AbstractMetric
 from ..substitution import substitution
 from ..system import System
 from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
-from .conjugate_gradients import CGState, iterate, may_go_on, start
+from .conjugate_gradients import CGState, conjugate_gradients
 from .costs import exact_gram_pays, shape_of, single_precision_pays
 from .dual import Dual
 
@@ -62,7 +62,8 @@ class _PreparedCG(AbstractPrepared):
 
         tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(shift.dtype).eps))
 
-        def done(state: CGState, squared_norm):
+        def measure(state: CGState):
+            squared_norm = system.metric.squared_dual_norm(state.carried[0])
             # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and
             # of δ the same form.
             energy = jnp.sum(state.carried[1] ** 2) + shift * squared_norm
@@ -70,30 +71,29 @@ class _PreparedCG(AbstractPrepared):
             error = jnp.vdot(residual, residual - shift * state.conditioned)
             # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
             least = float(jnp.finfo(low).eps) * jnp.vdot(residual, residual)
-            return jnp.maximum(error, least) <= tolerance**2 * energy
-
-        def go_on(carry):
-            return may_go_on(carry[0], self.solver.max_iterations) & ~done(*carry)
-
-        def advance(carry):
-            state, _ = iterate(product, precondition, carry[0])
-            return state, system.metric.squared_dual_norm(state.carried[0])
+            return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
 
         begin = self._corrected if self.exact else self._from_nothing
-        first = begin(strength, shift, precondition)
-        end, squared_norm = jax.lax.while_loop(go_on, advance, first)
-        solution = self._solution(end, shift, squared_norm, factor.ok, done(end, squared_norm))
+        end = conjugate_gradients(
+            product, precondition, *begin(strength, shift, precondition), measure, self._budget, measured=0 * shift
+        )
+        solution = self._solution(end, shift, factor.ok)
         return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
+    @property
+    def _budget(self) -> int:
+        """From u = 0 the iteration that makes M⁻¹ b of it is not counted."""
+        return self.solver.max_iterations + (not self.exact)
+
     def _from_nothing(self, strength, shift, precondition):
-        """(Hδ, Wδ) at u = 0, and ‖δ‖²_H; the iteration that makes M⁻¹ b of it is not counted.
+        """(Hδ, Wδ) and the residual at u = 0.
 
         In a program that begins with u = M⁻¹ b each product and each solve stands once more, to be compiled once more.
         """
+        del precondition
         share = strength / shift
-        dual, image = -share * self.system.gradient, -share * self.image
-        state = start((dual, image), self.system.residual + image, precondition)
-        return state._replace(iterations=state.iterations - 1), self.system.metric.squared_dual_norm(dual)
+        image = -share * self.image
+        return (-share * self.system.gradient, image), self.system.residual + image
 
     def _corrected(self, strength, shift, precondition):
         """Those at u = M⁻¹ b, which is the solution where K itself is there; the residual is s = r − t u + Wδ.
@@ -104,18 +104,18 @@ class _PreparedCG(AbstractPrepared):
         u = precondition(system.residual - share * self.image)
         dual = -(system.jacobian.rmv(u) + share * system.gradient)
         image = system.jacobian.mv(system.metric.solve(dual))
-        state = start((dual, image), system.residual - shift * u + image, precondition)
-        return state, system.metric.squared_dual_norm(dual)
+        return (dual, image), system.residual - shift * u + image
 
-    def _solution(self, end: CGState, shift, squared_norm, usable, converged) -> Solution:
-        dual, image = end.carried
+    def _solution(self, end: CGState, shift, usable) -> Solution:
+        (dual, image), squared_norm = end.carried, end.measured
         # Not finite where an entry of Hδ, or one of b, is not.
         usable = usable & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
         direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
+        counted = end.iterations - (not self.exact)
         return Solution(
             direction=direction,
             status=usable,
-            stats=SolveStats(shift, jnp.maximum(end.iterations, 0), converged, jnp.zeros((), bool)),
+            stats=SolveStats(shift, jnp.maximum(counted, 0), end.done, jnp.zeros((), bool)),
             image=image,
             squared_norm=jnp.where(usable, squared_norm, 0.0),
             slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
