@@ -7,6 +7,7 @@ solves, all that is left are products with vectors: 0.09 ms.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -53,10 +54,20 @@ def substitution(factor: SPDFactor) -> Substitution:
     """
     upper = factor.upper
     size = upper.shape[0]
-    side = max(_LEAST, -(-size // _BLOCKS))
+    # A multiple of the least side: rows beyond one that a vector unit takes are loops of their own in each product.
+    side = _LEAST * -(-size // (_LEAST * _BLOCKS)) if size > _LEAST else size
+
+    def inverse_at(start):
+        # The last block reaches back over the one before it; of an inverse the corner is the inverse of the corner.
+        start = jnp.minimum(start, size - side)
+        return inverse_lower(jax.lax.dynamic_slice(upper, (start, start), (side, side)).T)
+
+    # One after the other by one piece of the program: side by side they took a tenth of its compilation.
+    starts = range(0, size, side)
+    inverses = jax.lax.map(inverse_at, jnp.array(starts))
     rows = []
-    for start in range(0, size, side):
+    for start, inverse in zip(starts, inverses, strict=True):
         strip = upper[start : start + side, start:]
-        length = strip.shape[0]
-        rows.append(_Row(inverse_lower(strip[:, :length].T), strip[:, length:]))
+        length = len(strip)
+        rows.append(_Row(inverse[-length:, -length:], strip[:, length:]))
     return Substitution(tuple(rows))
