@@ -73,10 +73,8 @@ class _PreparedCG(AbstractPrepared):
             least = float(jnp.finfo(low).eps) * jnp.vdot(residual, residual)
             return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
 
-        begin = self._corrected if self.exact else self._from_nothing
-        end = conjugate_gradients(
-            product, precondition, *begin(strength, shift, precondition), measure, self._budget, measured=0 * shift
-        )
+        begin = self._corrected(strength, shift, precondition) if self.exact else self._from_nothing(strength, shift)
+        end = conjugate_gradients(product, precondition, *begin, measure, self._budget, measured=jnp.zeros_like(shift))
         solution = self._solution(end, shift, factor.ok)
         return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
@@ -85,12 +83,11 @@ class _PreparedCG(AbstractPrepared):
         """From u = 0 the iteration that makes M⁻¹ b of it is not counted."""
         return self.solver.max_iterations + (not self.exact)
 
-    def _from_nothing(self, strength, shift, precondition):
+    def _from_nothing(self, strength, shift):
         """(Hδ, Wδ) and the residual at u = 0.
 
         In a program that begins with u = M⁻¹ b each product and each solve stands once more, to be compiled once more.
         """
-        del precondition
         share = strength / shift
         image = -share * self.image
         return (-share * self.system.gradient, image), self.system.residual + image
