@@ -39,6 +39,14 @@ def test_compiles_once_a_shape():
     assert traced == [(3,), (4,)]
 
 
+def test_a_program_that_runs_a_few_times_is_not_optimized(monkeypatch):
+    asked = []
+    monkeypatch.setattr(compilation, "_understood", lambda _, options: asked.append(dict(options)) or {})
+    Program(_scaled)(jnp.ones(2), "")
+    Program(_scaled, few=True)(jnp.ones(2), "")
+    assert asked == [compilation._FORMER_EMITTERS, compilation._UNOPTIMIZED]
+
+
 def test_is_called_as_the_function_is():
     assert (Program(_scaled).__name__, Program(_scaled).__wrapped__) == ("_scaled", _scaled)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from concordax.linalg import factorize, long_sum, transposed_product, upper_product, upper_triangle
+from concordax.linalg import factorize, inverse_lower, long_sum, transposed_product, upper_product, upper_triangle
 
 SIZE = 8
 _factorize = jax.jit(factorize)
@@ -160,3 +160,14 @@ def test_long_sum(size, dtype):
     assert float(found) == pytest.approx(expected, rel=10 * float(np.finfo(dtype).eps))
     assert not np.isfinite(long_sum(jnp.asarray(values).at[-1].set(jnp.inf)))
     assert np.isnan(long_sum(jnp.asarray(values).at[0].set(jnp.nan)))
+
+
+# One block, two, a last one made up by the identity, and three sizes of blocks.
+@pytest.mark.parametrize("size", [1, 128, 129, 256, 300, 513, 700])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inverse_of_a_triangle(size, dtype):
+    lower = np.tril(np.random.default_rng(size).normal(size=(size, size))) / size + np.eye(size)
+    inverse = jax.jit(inverse_lower)(jnp.asarray(lower, dtype))
+    assert (inverse.dtype, inverse.shape) == (jnp.dtype(dtype), (size, size))
+    np.testing.assert_allclose(inverse, np.linalg.inv(lower), atol=50 * float(jnp.finfo(dtype).eps))
+    np.testing.assert_array_equal(np.triu(inverse, 1), 0)

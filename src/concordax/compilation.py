@@ -12,8 +12,8 @@ import equinox as eqx
 import jax
 
 # On a processor, XLA's former emitters of kernels: a step is compiled in two thirds to half the time of the new ones
-# (jaxlib 0.10.2), and takes as long within the noise; with several outputs without a Gram a tenth longer. Less
-# optimization is felt more: a level of 1 made a step of 784 inputs half as long again.
+# (jaxlib 0.10.2), and takes as long within the noise; with several outputs and no Gram a tenth to a fifth longer.
+# Less optimization is felt more: a level of 1 made a step of 784 inputs half as long again.
 _FORMER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 # For a program that runs a few times, and whose time is that of library products either way: there in 0.3 s for 2.2 s.
 _UNOPTIMIZED = {**_FORMER_EMITTERS, "xla_backend_optimization_level": 0}

@@ -139,7 +139,7 @@ def inverse_lower(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
     size = lower.shape[0]
     count = 1 << max(0, -(-size // _LEAF) - 1).bit_length()
     side = -(-size // count)
-    # Rows of the identity make up whole blocks; it is its own inverse.
+    # Rows of the identity make up whole blocks: of zeros, it would be the device's choice what else is no number.
     extra = (jnp.arange(side * count) >= size).astype(lower.dtype)
     padded = jnp.pad(lower, (0, side * count - size)) + jnp.diag(extra) if side * count > size else lower
 

@@ -58,11 +58,11 @@ def substitution(factor: SPDFactor) -> Substitution:
     side = _LEAST * -(-size // (_LEAST * _BLOCKS)) if size > _LEAST else size
 
     def inverse_at(start):
-        # The last block reaches back over the one before it; of an inverse the corner is the inverse of the corner.
-        start = jnp.minimum(start, size - side)
+        # A slice is kept inside: the last block reaches back over the one before it. The corner of its inverse is the
+        # inverse of its corner.
         return inverse_lower(jax.lax.dynamic_slice(upper, (start, start), (side, side)).T)
 
-    # One after the other by one piece of the program: side by side they took a tenth of its compilation.
+    # One after the other by one piece of the program: side by side they were a tenth of its code.
     starts = range(0, size, side)
     inverses = jax.lax.map(inverse_at, jnp.array(starts))
     rows = []

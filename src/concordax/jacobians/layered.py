@@ -113,7 +113,7 @@ class LayeredJacobian(AbstractJacobian):
             return [(jnp.sqrt(metric.inverse), jnp.ones_like(metric.inverse))] * len(self.layers)
         inverse = metric.diagonal(self.shape[2])
         # In float32, in half the time: a fit need not be known to more digits. Of all layers at once: of a layer of
-        # few inputs alone, XLA unrolls the loop over them, to be compiled in ten times the time.
+        # few inputs alone, XLA unrolls the loop over them, to ten times the code.
         logarithm = jnp.log(jnp.maximum(inverse.astype(jnp.float32), jnp.finfo(jnp.float32).tiny))
         halves = []
         for piece in self._pieces(jax.lax.optimization_barrier(logarithm)):
