@@ -33,7 +33,7 @@ class _PreparedNystrom(AbstractPrepared):
     def trace(self):
         """Tr K = E ‖Rᵀ Wᵀ z‖² over random signs z (Hutchinson)."""
         residual = self.system.residual
-        # Drawn as one row: where the last axis is a few outputs, XLA unrolls it, for two seconds more of compiling.
+        # Drawn as one row: where the last axis is a few outputs, XLA unrolls it, to three quarters of a program's code.
         signs = jax.random.rademacher(jax.random.key(0), (_TRACE_PROBES * residual.size,), residual.dtype)
         signs = signs.reshape(_TRACE_PROBES, *residual.shape)
         return jnp.mean(jax.lax.map(lambda z: jnp.sum(self.root.rmv(self.system.jacobian.rmv(z)) ** 2), signs))
