@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 import concordax as cx
 import helpers
 from concordax.jacobians import ImplicitJacobian
-from concordax.solvers.nystrom import nystrom_sketch
+from concordax.solvers import stochastic
+from concordax.solvers.nystrom import NystromSketch, nystrom_sketch
 from concordax.system import Problem, build_system, make_batch
 
 CASES = {
@@ -285,3 +286,13 @@ def test_error_bars_need_a_factor():
     x = jnp.linspace(-1, 1, 5)[:, None]
     with pytest.raises(TypeError, match=r"NystromCG.*error bars need the factor"):
         cx.posterior(model, cx.SquaredError(), cx.L2(), params, (x, x), strength=1e-3, solver=cx.NystromCG())
+
+
+def test_a_probe_ends_when_it_is_solved():
+    """Of six eigenvalues, in six iterations: the budget is a hundred."""
+    values = np.array([9.0, 4.0, 2.0, 1.0, 0.5, 0.1])
+    sketch = NystromSketch(jnp.eye(6)[:2], jnp.asarray(values[:2]))
+    target = np.arange(1.0, 7.0)
+    end = stochastic._solve(lambda v: (values + 0.3) * v, sketch, jnp.asarray(0.3), jnp.asarray(target))
+    assert 0 < int(end.iterations) <= 6
+    np.testing.assert_allclose(end.carried, target / (values + 0.3), rtol=1e-3)

@@ -22,8 +22,8 @@ class CGState(NamedTuple):
         conditioned: M⁻¹ s.
         search: the direction v.
         slope: sᵀM⁻¹s.
-        size: of the last move along v.
-        ratio: the slope by that before it.
+        size: of the last move along v; before the first one, 1.
+        ratio: the slope by that before it; at the start, by 1.
         iterations: moves made; −1 before M⁻¹ s is there.
         done: whether the iterate is good enough.
         measured: what the solver found out about it.
@@ -81,7 +81,7 @@ def conjugate_gradients(
         moved = _moved(product, state)
         conditioned = precondition(moved.residual)
         slope = jnp.vdot(moved.residual, conditioned)
-        ratio = jnp.where(moved.iterations > 0, slope / state.slope, 0)
+        ratio = slope / state.slope
         after = moved._replace(
             conditioned=conditioned, search=conditioned + ratio * state.search, slope=slope, ratio=ratio
         )

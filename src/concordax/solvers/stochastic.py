@@ -79,7 +79,7 @@ def _solve(matrix, sketch: NystromSketch, strength, target) -> CGState:
 
     def measure(state: CGState):
         sizes, ratios, first = state.measured
-        # The start has a size of 1 and a quotient of 0, which are there already.
+        # What the start writes, the first iteration writes anew.
         index = jnp.maximum(state.iterations - 1, 0)
         first = jnp.where(state.iterations > 0, first, state.slope)
         kept = _Coefficients(sizes.at[index].set(state.size), ratios.at[index].set(state.ratio), first)
