@@ -162,7 +162,7 @@ def test_long_sum(size, dtype):
     assert np.isnan(long_sum(jnp.asarray(values).at[0].set(jnp.nan)))
 
 
-# One block, two, a last one made up by the identity, and three sizes of blocks.
+# One block, two, halves that are not equal, and halves of halves.
 @pytest.mark.parametrize("size", [1, 128, 129, 256, 300, 513, 700])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_inverse_of_a_triangle(size, dtype):
