@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concordax import compilation
-from concordax.compilation import Program
+from concordax.compilation import Jitted
 
 
 def _scaled(x, name):
@@ -21,7 +21,7 @@ def _asked_anew():
 
 @pytest.mark.parametrize("few", [False, True])
 def test_gives_the_value_and_what_is_no_array(few):
-    result = Program(_scaled, few=few)(jnp.arange(3.0), "kept")
+    result = Jitted(_scaled, few=few)(jnp.arange(3.0), "kept")
     assert result["name"] == "kept"
     np.testing.assert_allclose(result["value"], 2 * np.tanh(np.arange(3.0)), rtol=1e-6)
 
@@ -29,7 +29,7 @@ def test_gives_the_value_and_what_is_no_array(few):
 def test_compiles_once_a_shape():
     traced = []
 
-    @Program
+    @Jitted
     def square(x):
         traced.append(x.shape)
         return x**2
@@ -42,17 +42,17 @@ def test_compiles_once_a_shape():
 def test_a_program_that_runs_a_few_times_is_not_optimized(monkeypatch):
     asked = []
     monkeypatch.setattr(compilation, "_understood", lambda _, options: asked.append(dict(options)) or {})
-    Program(_scaled)(jnp.ones(2), "")
-    Program(_scaled, few=True)(jnp.ones(2), "")
-    assert asked == [compilation._FORMER_EMITTERS, compilation._UNOPTIMIZED]
+    Jitted(_scaled)(jnp.ones(2), "")
+    Jitted(_scaled, few=True)(jnp.ones(2), "")
+    assert asked == [compilation._FORMER_EMITTERS, compilation.UNOPTIMIZED]
 
 
 def test_is_called_as_the_function_is():
-    assert (Program(_scaled).__name__, Program(_scaled).__wrapped__) == ("_scaled", _scaled)
+    assert (Jitted(_scaled).__name__, Jitted(_scaled).__wrapped__) == ("_scaled", _scaled)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are those of processors")
-@pytest.mark.parametrize("options", [compilation._FORMER_EMITTERS, compilation._UNOPTIMIZED])
+@pytest.mark.parametrize("options", [compilation._FORMER_EMITTERS, compilation.UNOPTIMIZED])
 def test_this_xla_knows_the_options(options):
     """Where it does not any more, a first step takes half as long again to compile, and nothing else says so."""
     assert compilation._understood("cpu", tuple(options.items())) == {"compiler_options": options}
@@ -64,4 +64,4 @@ def test_other_devices_are_told_nothing():
 
 def test_an_option_that_is_not_known_is_left_out(monkeypatch):
     monkeypatch.setattr(compilation, "_FORMER_EMITTERS", {"xla_no_such_option": True})
-    np.testing.assert_allclose(Program(_scaled)(jnp.ones(2), "")["value"], 2 * np.tanh(np.ones(2)), rtol=1e-6)
+    np.testing.assert_allclose(Jitted(_scaled)(jnp.ones(2), "")["value"], 2 * np.tanh(np.ones(2)), rtol=1e-6)

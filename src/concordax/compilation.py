@@ -16,10 +16,10 @@ import jax
 # Less optimization is felt more: a level of 1 made a step of 784 inputs half as long again.
 _FORMER_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 # For a program that runs a few times, and whose time is that of library products either way: there in 0.3 s for 2.2 s.
-_UNOPTIMIZED = {**_FORMER_EMITTERS, "xla_backend_optimization_level": 0}
+UNOPTIMIZED = {**_FORMER_EMITTERS, "xla_backend_optimization_level": 0}
 
 
-class Program:
+class Jitted:
     """A function that is compiled for each structure and shape of its arguments, as `eqx.filter_jit` does; a decorator.
 
     Args:
@@ -39,7 +39,7 @@ class Program:
     def _on(self, backend: str) -> Callable:
         if backend not in self._compiled:
             # Asked here and not where the function is defined: to ask for the backend is to start it.
-            wanted = _UNOPTIMIZED if self._few else _FORMER_EMITTERS
+            wanted = UNOPTIMIZED if self._few else _FORMER_EMITTERS
             self._compiled[backend] = eqx.filter_jit(self._function, **_understood(backend, tuple(wanted.items())))
         return self._compiled[backend]
 

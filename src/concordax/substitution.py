@@ -55,7 +55,7 @@ def substitution(factor: SPDFactor) -> Substitution:
     upper = factor.upper
     size = upper.shape[0]
     # A multiple of the least side: rows beyond one that a vector unit takes are loops of their own in each product.
-    side = _LEAST * -(-size // (_LEAST * _BLOCKS)) if size > _LEAST else size
+    side = min(size, _LEAST * -(-size // (_LEAST * _BLOCKS)))
 
     def inverse_at(start):
         # A slice is kept inside: the last block reaches back over the one before it. The corner of its inverse is the

@@ -18,7 +18,7 @@ from ._status import RunStatus, StepStatus
 from ._types import Batch
 from .adaptive_strength import AbstractAdaptiveStrength
 from .batches import Batches, Stream, StreamBatches
-from .compilation import Program
+from .compilation import Jitted
 from .first_order import FirstOrder, make_first_order
 from .hand_over import Programs
 from .history import RunSetup, TrainResult, as_arrays
@@ -39,7 +39,7 @@ _LOG = logging.getLogger("concordax")
 Callback = Callable[[int, dict[str, float]], Any]
 
 
-@Program
+@Jitted
 def _step(algorithm: Algorithm | FirstOrder, state: GGNState, params: PyTree, batch: Batch) -> tuple[PyTree, GGNState]:
     # A module's function with the parts as arguments: equal parts and shapes share one program over all runs.
     updates, state = algorithm.update(state, params, batch)
@@ -47,7 +47,7 @@ def _step(algorithm: Algorithm | FirstOrder, state: GGNState, params: PyTree, ba
 
 
 # Some twenty numbers, one dispatch in place of as many: 0.2 ms for 2.3, a tenth of a step at N = 500.
-@Program
+@Jitted
 def _initial(algorithm: Algorithm | FirstOrder, params: PyTree) -> GGNState:
     return algorithm.init(params)
 
@@ -58,12 +58,12 @@ def _packed(info: StepInfo) -> Float[Array, " fields"]:
     return jnp.stack([value.astype(info.loss.dtype) for value in info])
 
 
-@Program
+@Jitted
 def _validate(algorithm: Algorithm | FirstOrder, params: PyTree, batch: Batch):
     return data_loss(algorithm.loss, algorithm.model(params, batch.inputs), batch)
 
 
-@Program
+@Jitted
 def _averaged(algorithm: Algorithm, state: GGNState, params: PyTree) -> PyTree:
     average = algorithm.step.average(state.rule)
     return params if average is None else ravel_pytree(params)[1](average)

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from ..compilation import UNOPTIMIZED
+
 # XLA's pool of threads has as many as NPROC says; its flag alone leaves more than one busy.
 _ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ONE_THREAD_FLAGS = "--xla_cpu_multi_thread_eigen=false"
 # A trust-region step compiles in 0.8 s where XLA's defaults take 4.6, and runs twice as long.
-_HURRY_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+_HURRY_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in UNOPTIMIZED.items())
 HURRY_NOTE = (
     "Programs were compiled without optimization, as sizes of a minute spend most of it compiling: seconds are up to "
     "twice those of optimized programs."

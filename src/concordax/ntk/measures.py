@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .. import linalg
 from .._types import Batch
-from ..compilation import Program
+from ..compilation import Jitted
 from ..jacobians import linearize
 from ..losses import AbstractLoss
 from ..models import LayeredModel
@@ -61,7 +61,7 @@ def sight(
     return Sighting(*jax.device_get(seen))
 
 
-@partial(Program, few=True)
+@partial(Jitted, few=True)
 def _sight(model, loss, regularizer, params, previous, batch) -> tuple:
     with jax.default_matmul_precision("highest"):
         flat, unravel = ravel_pytree(params)

@@ -93,12 +93,9 @@ def conjugate_gradients(
 
 def _moved(product: Callable, state: CGState) -> CGState:
     """The state after a move along the search direction, or, where there is none yet, as it is."""
-
-    def stay(search: Array):
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(product, search))
-
     first = state.iterations < 0
-    image, companions = jax.lax.cond(first, stay, product, state.search)
+    none = jax.tree.map(jnp.zeros_like, (state.residual, state.carried))
+    image, companions = jax.lax.cond(first, lambda _: none, product, state.search)
     size = jnp.where(first, 1, state.slope / jnp.vdot(state.search, image))
     return state._replace(
         carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),

@@ -74,14 +74,15 @@ class _PreparedCG(AbstractPrepared):
             return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
 
         begin = self._corrected(strength, shift, precondition) if self.exact else self._from_nothing(strength, shift)
-        end = conjugate_gradients(product, precondition, *begin, measure, self._budget, measured=jnp.zeros_like(shift))
+        budget = self.solver.max_iterations + self._uncounted
+        end = conjugate_gradients(product, precondition, *begin, measure, budget, measured=jnp.zeros_like(shift))
         solution = self._solution(end, shift, factor.ok)
         return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
 
     @property
-    def _budget(self) -> int:
+    def _uncounted(self) -> int:
         """From u = 0 the iteration that makes M⁻¹ b of it is not counted."""
-        return self.solver.max_iterations + (not self.exact)
+        return int(not self.exact)
 
     def _from_nothing(self, strength, shift):
         """(Hδ, Wδ) and the residual at u = 0.
@@ -108,11 +109,11 @@ class _PreparedCG(AbstractPrepared):
         # Not finite where an entry of Hδ, or one of b, is not.
         usable = usable & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
         direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
-        counted = end.iterations - (not self.exact)
+        counted = jnp.maximum(end.iterations - self._uncounted, 0)
         return Solution(
             direction=direction,
             status=usable,
-            stats=SolveStats(shift, jnp.maximum(counted, 0), end.done, jnp.zeros((), bool)),
+            stats=SolveStats(shift, counted, end.done, jnp.zeros((), bool)),
             image=image,
             squared_norm=jnp.where(usable, squared_norm, 0.0),
             slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
