@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._status import StepStatus
 from .metrics import DiagonalMetric, ScalarMetric
 from .penalties import AbstractPenalty
-from .solvers import AbstractPrepared, Solution, SolveStats
+from .solvers import AbstractFactored, AbstractPrepared, Solution, SolveStats
 from .steps import AbstractStep, LocalProblem
 from .system import System
 from .trust_region import TrustRegion
@@ -71,10 +71,22 @@ class PreparedProximal(AbstractPrepared):
         """That of the smooth part."""
         return self.inner.complexity(strength)
 
-    def solve(self, strength, damping):
+    def at(self, strength, damping):
+        """With nothing factored: what is held at a corner is not known before."""
+        return _ShiftedProximal(self.system, self.prepare, self.penalty, self.flat, strength, strength + damping)
+
+
+class _ShiftedProximal(AbstractFactored):
+    system: System
+    prepare: Callable[[System], AbstractPrepared]
+    penalty: AbstractPenalty
+    flat: Float[Array, " p"]
+    strength: Float[Array, ""]
+    shift: Float[Array, ""]
+
+    def solve(self):
         """x − θ at the minimum of the model with the penalty."""
-        system, flat = self.system, self.flat
-        shift = strength + damping
+        system, flat, strength, shift = self.system, self.flat, self.strength, self.shift
         h = shift / system.metric.diagonal(flat.size)
         center = flat - strength * system.gradient / h
 
@@ -89,7 +101,7 @@ class PreparedProximal(AbstractPrepared):
             return _Dual(u, x, gap, value, zero, zero, ~no, no)
 
         def go_on(dual: _Dual):
-            promised = self._decrease(dual.x, strength)
+            promised = self._decrease(dual.x)
             # Not also at the rounding of u, for at a small t that is far from the rounding of δ: `stuck` ends those.
             small = 0.5 * jnp.sum(dual.gap**2) <= _GAP * jnp.abs(promised)
             return ~small & ~dual.stuck & dual.usable & (dual.rounds < _ROUNDS)
@@ -109,7 +121,12 @@ class PreparedProximal(AbstractPrepared):
             )
 
         end = jax.lax.while_loop(go_on, newton, at(system.residual))
-        return self._solution(end, strength, shift)
+        return self._solution(end)
+
+    def follow(self, direction, change):
+        """Solved anew: other parameters may be held at a corner."""
+        del direction
+        return eqx.tree_at(lambda self: self.system.residual, self, self.system.residual + change).solve().direction
 
     @staticmethod
     def _searched(at, dual: _Dual, move) -> _Dual:
@@ -134,21 +151,21 @@ class PreparedProximal(AbstractPrepared):
         taken = jax.tree.map(lambda new, old: jnp.where(flat, old, new), trial, dual)
         return taken._replace(stuck=flat | (count >= _HALVINGS))
 
-    def _decrease(self, x, strength):
+    def _decrease(self, x):
         """F(θ) less the model at x, the penalty in both."""
-        system, move = self.system, x - self.flat
+        system, strength, move = self.system, self.strength, x - self.flat
         image = system.jacobian.mv(move)
         smooth = jnp.sum(system.residual * image) + strength * (system.gradient @ move)
         quadratic = 0.5 * jnp.sum(image**2) + 0.5 * strength * system.metric.squared_norm(move)
         return strength * (self.penalty.value(self.flat) - self.penalty.value(x)) - smooth - quadratic
 
-    def _solution(self, end: _Dual, strength, shift) -> Solution:
-        move = end.x - self.flat
+    def _solution(self, end: _Dual) -> Solution:
+        strength, shift, move = self.strength, self.shift, end.x - self.flat
         usable = end.usable & jnp.all(jnp.isfinite(move))
         move = jnp.where(usable, move, 0.0)
         image = self.system.jacobian.mv(move)
         squared_norm = self.system.metric.squared_norm(move)
-        promised = jnp.where(usable, self._decrease(end.x, strength), 0.0)
+        promised = jnp.where(usable, self._decrease(end.x), 0.0)
         # With it, decrement and promised decrease of the solution are those of loss, g and R together.
         slack = 0.5 * jnp.sum(image**2) + (shift - 0.5 * strength) * squared_norm - promised
         # Rounding of u leaves a gap of its own, which counts where nothing is promised any more.

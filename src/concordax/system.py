@@ -40,7 +40,9 @@ class Problem(eqx.Module):
 
     def bend(self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"]) -> Float[Array, "n k"]:
         """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are."""
-        outputs, second = second_derivative(lambda at: self.outputs(at, batch.inputs), flat, direction)
+        # Tied to the direction: what depends on θ alone XLA would take out of a loop over directions, array by array.
+        flat, direction = jax.lax.optimization_barrier((flat, direction))
+        outputs, second = second_derivative(self.outputs, flat, batch.inputs, direction)
         return _whitening(self.loss, outputs, batch, row_scale(batch))(second)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._status import StepStatus
 from .damping_rules import AbstractDampingRule, MissedShare
-from .solvers import Solution
+from .solvers import AbstractFactored
 from .steps import AbstractStep, LocalProblem, Solves, StepOutcome, damped, no_solves, start_is_finite
 from .steps.line_search import check_trials
 
@@ -172,26 +172,21 @@ def _first_scale(local: LocalProblem, known: Float[Array, ""]) -> Float[Array, "
 
 
 def _accelerated(
-    local: LocalProblem, solution: Solution, damping: Float[Array, ""], solves: Solves
-) -> tuple[Float[Array, " p"], Solves]:
+    local: LocalProblem, factored: AbstractFactored, direction: Float[Array, " p"]
+) -> Float[Array, " p"]:
     """δ + ½a where the correction is small beside δ, else δ."""
-    # a solves the same system for another right-hand side: δ + ½a is the step for the residual r + ½ Sᵀd²f.
-    residual = local.system.residual + 0.5 * local.bend_along(solution.direction)
-    bent = eqx.tree_at(lambda prepared: prepared.system.residual, local.prepared, residual)
-    corrected = bent.solve(local.strength, damping)
+    bent = factored.follow(direction, 0.5 * local.bend_along(direction))
     norm = local.system.metric.squared_norm
     # Not finite is not less.
-    small = 4 * norm(corrected.direction - solution.direction) <= _BENDING**2 * norm(solution.direction)
-    direction = jnp.where(corrected.status & small, corrected.direction, solution.direction)
-    return direction, solves.after(corrected.stats)
+    small = 4 * norm(bent - direction) <= _BENDING**2 * norm(direction)
+    return jnp.where(small, bent, direction)
 
 
 def _attempt(local: LocalProblem, search: _Search, rule: AbstractDampingRule, *, geodesic: bool) -> _Search:
     damping = search.next_damping
-    solution = local.prepared.solve(local.strength, damping + local.damping)
-    displacement, solves = solution.direction, search.solves.after(solution.stats)
-    if geodesic:
-        displacement, solves = _accelerated(local, solution, damping + local.damping, solves)
+    factored = local.prepared.at(local.strength, damping + local.damping)
+    solution = factored.solve()
+    displacement = _accelerated(local, factored, solution.direction) if geodesic else solution.direction
     trial, loss = local.objective_at(local.flat + displacement)
     predicted = solution.predicted_decrease(local.strength)
     # Not finite (overflow, NaN) counts as no gain at all.
@@ -213,7 +208,7 @@ def _attempt(local: LocalProblem, search: _Search, rule: AbstractDampingRule, *,
         next_damping=jnp.where(stationary, damping, damping * factor),
         growth=jnp.where(accept | stationary, rule.growth, 2 * search.growth),
         attempts=search.attempts + 1,
-        solves=solves,
+        solves=search.solves.after(solution.stats),
         done=accept | stationary,
         status=jnp.where(accept, StepStatus.ACCEPTED, status),
     )

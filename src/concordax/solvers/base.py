@@ -1,4 +1,4 @@
-"""What a solver is: prepare once for a linearised system, then solve for any strength and damping."""
+"""What a solver is: prepare once for a linearised system, then factor for a strength and damping, then solve."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -78,14 +78,30 @@ def complexity_of(leverage: Float[Array, "n k k"], log_determinant: Float[Array,
     return Complexity(leverage, log_determinant, gamma, jnp.zeros_like(gamma))
 
 
+class AbstractFactored(eqx.Module):
+    """A prepared system at one shift t = τ + λ: what depends on that is formed too, for all right-hand sides."""
+
+    @abstractmethod
+    def solve(self) -> Solution:
+        """δ with (Wᵀ W + tH) δ = −(Wᵀ r + τ g)."""
+
+    @abstractmethod
+    def follow(self, direction: Float[Array, " p"], change: Float[Array, "n k"]) -> Float[Array, " p"]:
+        """δ for r + x from that for r, δ − (Wᵀ W + tH)⁻¹ Wᵀ x, cheaply: of an iterative solver what M⁻¹ makes of it."""
+
+
 class AbstractPrepared(eqx.Module):
     """A system made ready: what does not depend on the shift is formed."""
 
     system: eqx.AbstractVar[System]
 
     @abstractmethod
+    def at(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> AbstractFactored:
+        """The system at shift τ + λ."""
+
     def solve(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> Solution:
         """δ with (Wᵀ W + (τ+λ) H) δ = −(Wᵀ r + τ g)."""
+        return self.at(strength, damping).solve()
 
     @abstractmethod
     def complexity(self, strength: Float[Array, ""]) -> Complexity:

@@ -95,7 +95,8 @@ def _moved(product: Callable, state: CGState) -> CGState:
     """The state after a move along the search direction, or, where there is none yet, as it is."""
     first = state.iterations < 0
     none = jax.tree.map(jnp.zeros_like, (state.residual, state.carried))
-    image, companions = jax.lax.cond(first, lambda _: none, product, state.search)
+    # A function of its own: a method of a module is hashed with the arrays in it, which have no hash.
+    image, companions = jax.lax.cond(first, lambda _: none, lambda search: product(search), state.search)
     size = jnp.where(first, 1, state.slope / jnp.vdot(state.search, image))
     return state._replace(
         carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),

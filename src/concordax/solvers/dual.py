@@ -10,12 +10,48 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg import factorize, transposed_product
+from ..linalg import SPDFactor, factorize, transposed_product
 from ..system import System
-from .base import AbstractFactorable, AbstractSolver, dual_leverage, finish
+from .base import AbstractFactorable, AbstractFactored, AbstractSolver, dual_leverage, finish
 
 # Vectors of a block of products with Wᵀ.
 _VECTORS = 64
+
+
+class _FactoredDual(AbstractFactored):
+    system: System
+    image: Float[Array, "n k"]
+    strength: Float[Array, ""]
+    factor: SPDFactor
+
+    def solve(self):
+        system = self.system
+        share = self.strength / self.factor.shift
+        dual = self._inverse(system.residual - share * self.image)
+        direction = -system.metric.solve(system.jacobian.rmv(dual) + share * system.gradient)
+        for _ in range(2 if dual.size > direction.size else 1):
+            direction = direction + self._refinement(direction)
+        return finish(system, direction, self.factor)
+
+    def follow(self, direction, change):
+        return direction - self.system.metric.solve(self.system.jacobian.rmv(self._inverse(change)))
+
+    def _inverse(self, x):
+        return self.factor.solve(x.reshape(-1)).reshape(x.shape)
+
+    def _refinement(self, direction):
+        """−(Wᵀ W + tH)⁻¹ ρ for the gradient ρ that rounding left over, by Woodbury.
+
+        Where N > p the part of u outside the range of W is of the size r/t and leaves eps/t of itself in Wᵀu: at
+        t = 1e-8 it cost up to 1e-7 of δ; one pass leaves up to 2e-8 there, a second 1e-12. ρ is small, so that here the
+        difference which Woodbury takes does no harm.
+        """
+        system, shift = self.system, self.factor.shift
+        residual = system.residual + system.jacobian.mv(direction)
+        gradient = system.jacobian.rmv(residual) + self.strength * system.gradient
+        left = system.metric.solve(gradient) + shift * direction
+        image = self._inverse(system.jacobian.mv(left))
+        return -(left - system.metric.solve(system.jacobian.rmv(image))) / shift
 
 
 class _PreparedDual(AbstractFactorable):
@@ -30,28 +66,8 @@ class _PreparedDual(AbstractFactorable):
     def factor(self, shift):
         return factorize(self.gram, shift)
 
-    def solve(self, strength, damping):
-        system = self.system
-        factor = self.factor(strength + damping)
-        share = strength / factor.shift
-        dual = factor.solve((system.residual - share * self.image).reshape(-1)).reshape(system.residual.shape)
-        direction = -system.metric.solve(system.jacobian.rmv(dual) + share * system.gradient)
-        for _ in range(2 if dual.size > direction.size else 1):
-            direction = direction + self._refinement(direction, strength, factor)
-        return finish(system, direction, factor)
-
-    def _refinement(self, direction, strength, factor):
-        """−(Wᵀ W + tH)⁻¹ ρ for the gradient ρ that rounding left over, by Woodbury.
-
-        Where N > p the part of u outside the range of W is of the size r/t and leaves eps/t of itself in Wᵀu: at
-        t = 1e-8 it cost up to 1e-7 of δ; one pass leaves up to 2e-8 there, a second 1e-12. ρ is small, so that here the
-        difference which Woodbury takes does no harm.
-        """
-        system, shift = self.system, factor.shift
-        residual = system.residual + system.jacobian.mv(direction)
-        left = system.metric.solve(system.jacobian.rmv(residual) + strength * system.gradient) + shift * direction
-        image = factor.solve(system.jacobian.mv(left).reshape(-1)).reshape(residual.shape)
-        return -(left - system.metric.solve(system.jacobian.rmv(image))) / shift
+    def at(self, strength, damping):
+        return _FactoredDual(self.system, self.image, strength, self.factor(strength + damping))
 
     def leverage(self, factor):
         return dual_leverage(self.system, factor)

@@ -7,20 +7,24 @@ a direction of descent (Steihaug 1983). On the dual side only the last one is.
 """
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ..metrics import Root
 from ..system import System
-from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats
+from .base import AbstractFactored, AbstractPrepared, AbstractSolver, Solution, SolveStats
 from .conjugate_gradients import CGState, conjugate_gradients
 from .nystrom import NystromSketch, nystrom_sketch
 from .stochastic import stochastic_complexity
 
 # Random vectors for the trace of K, the scale of a first damping: each costs a product with Wᵀ.
 _TRACE_PROBES = 8
+# A correction of second order is solved for to this share of itself, in so many iterations at most.
+_ROUGHLY, _FEW = 0.1, 10
 
 
 class _PreparedNystrom(AbstractPrepared):
@@ -38,48 +42,15 @@ class _PreparedNystrom(AbstractPrepared):
         signs = signs.reshape(_TRACE_PROBES, *residual.shape)
         return jnp.mean(jax.lax.map(lambda z: jnp.sum(self.root.rmv(self.system.jacobian.rmv(z)) ** 2), signs))
 
-    def solve(self, strength, damping):
-        system, shift = self.system, strength + damping
-        target = -self.root.rmv(system.objective_gradient(strength))
-        tolerance = max(self.tolerance, 8 * float(jnp.finfo(target.dtype).eps))
+    def at(self, strength, damping):
+        return _FactoredNystrom(self, strength, strength + damping)
 
-        def product(v):
-            image = system.jacobian.mv(self.root.mv(v))
-            return self.root.rmv(system.jacobian.rmv(image)) + shift * v, (v, image)
+    def sketch(self, carried) -> NystromSketch:
+        """The sketch of Rᵀ Wᵀ W R.
 
-        def measure(bound):
-            def small(state: CGState):
-                solution, image = state.carried
-                energy = jnp.sum(image**2) + shift * jnp.sum(solution**2)
-                return bound(state.residual) <= tolerance**2 * energy, ()
-
-            return small
-
-        nothing = jnp.zeros_like(target), jnp.zeros_like(system.residual)
-        # Plain iterations first, as many as a sketch takes products: with much damping they are enough, and when they
-        # are not, this costs twice the cheaper way at most.
-        plainly = measure(lambda residual: jnp.vdot(residual, residual) / shift)
-        plain = conjugate_gradients(product, lambda v: v, nothing, target, plainly, self.rank)
-
-        def sketched(carry):
-            rounds, state = carry
-            sketch = self._sketch(rounds)
-            precondition = lambda v: sketch.precondition(v, shift)
-            small = measure(lambda residual: sketch.error_bound(residual, shift))
-            begin = state.carried, state.residual
-            end = conjugate_gradients(product, precondition, *begin, small, self.max_iterations)
-            end = end._replace(iterations=state.iterations + end.iterations)
-            usable = jnp.all(jnp.isfinite(end.carried[0]))
-            return rounds + 1, jax.tree.map(lambda new, old: jnp.where(usable, new, old), end, state)
-
-        # A loop of at most one round, not a cond: see linalg.py.
-        second = (jnp.zeros((), int), plain)
-        _, end = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[1].done, sketched, second)
-        return self._solution(end, shift)
-
-    def _sketch(self, carried) -> NystromSketch:
-        # Tied to what a loop carries: XLA would otherwise take the sketch out of the loop, and make it in every step,
-        # whether it is needed or not.
+        Tied to what a loop carries: XLA would otherwise take it out of the loop, and make it in every step, whether it
+        is needed or not.
+        """
         key, _ = jax.lax.optimization_barrier((jax.random.key(0), carried))
 
         def product(v):
@@ -88,23 +59,80 @@ class _PreparedNystrom(AbstractPrepared):
         gradient = self.system.gradient
         return nystrom_sketch(product, gradient.size, min(self.rank, gradient.size), key, gradient.dtype)
 
-    def _solution(self, end: CGState, shift) -> Solution:
+    def complexity(self, strength):
+        """Estimated from random vectors, with its standard error."""
+        return stochastic_complexity(self.system, self.root, self.sketch(strength), strength)
+
+
+class _FactoredNystrom(AbstractFactored):
+    """Nothing is factored: a shift and what solves at it."""
+
+    prepared: _PreparedNystrom
+    strength: Float[Array, ""]
+    shift: Float[Array, ""]
+
+    def solve(self):
+        prepared, shift = self.prepared, self.shift
+        target = -prepared.root.rmv(prepared.system.objective_gradient(self.strength))
+        tolerance = max(prepared.tolerance, 8 * float(jnp.finfo(target.dtype).eps))
+        # Plain iterations first, as many as a sketch takes products: with much damping they are enough, and when they
+        # are not, this costs twice the cheaper way at most.
+        plain = self._plainly(target, tolerance, prepared.rank)
+
+        def sketched(carry):
+            rounds, state = carry
+            sketch = prepared.sketch(rounds)
+            precondition = lambda v: sketch.precondition(v, shift)
+            small = self._measure(lambda residual: sketch.error_bound(residual, shift), tolerance)
+            begin = state.carried, state.residual
+            end = conjugate_gradients(self._product, precondition, *begin, small, prepared.max_iterations)
+            end = end._replace(iterations=state.iterations + end.iterations)
+            usable = jnp.all(jnp.isfinite(end.carried[0]))
+            return rounds + 1, jax.tree.map(lambda new, old: jnp.where(usable, new, old), end, state)
+
+        # A loop of at most one round, not a cond: see linalg.py.
+        second = (jnp.zeros((), int), plain)
+        _, end = jax.lax.while_loop(lambda carry: (carry[0] == 0) & ~carry[1].done, sketched, second)
+        return self._solution(end)
+
+    def follow(self, direction, change):
+        root = self.prepared.root
+        target = -root.rmv(self.prepared.system.jacobian.rmv(change))
+        return direction + root.mv(self._plainly(target, _ROUGHLY, _FEW).carried[0])
+
+    def _plainly(self, target: Float[Array, " p"], tolerance: float, max_iterations: int) -> CGState:
+        """Iterations without a preconditioner, from nothing."""
+        nothing = jnp.zeros_like(target), jnp.zeros_like(self.prepared.system.residual)
+        small = self._measure(lambda residual: jnp.vdot(residual, residual) / self.shift, tolerance)
+        return conjugate_gradients(self._product, lambda v: v, nothing, target, small, max_iterations)
+
+    def _product(self, v):
+        system, root = self.prepared.system, self.prepared.root
+        image = system.jacobian.mv(root.mv(v))
+        return root.rmv(system.jacobian.rmv(image)) + self.shift * v, (v, image)
+
+    def _measure(self, bound: Callable, tolerance: float) -> Callable:
+        def small(state: CGState):
+            solution, image = state.carried
+            energy = jnp.sum(image**2) + self.shift * jnp.sum(solution**2)
+            return bound(state.residual) <= tolerance**2 * energy, ()
+
+        return small
+
+    def _solution(self, end: CGState) -> Solution:
+        system = self.prepared.system
         scaled, image = end.carried
         usable = jnp.all(jnp.isfinite(scaled))
-        direction = jnp.where(usable, self.root.mv(scaled), 0.0)
+        direction = jnp.where(usable, self.prepared.root.mv(scaled), 0.0)
         return Solution(
             direction=direction,
             status=usable,
-            stats=SolveStats(shift, end.iterations, end.done, jnp.zeros((), bool)),
+            stats=SolveStats(self.shift, end.iterations, end.done, jnp.zeros((), bool)),
             image=jnp.where(usable, image, 0.0),
-            squared_norm=self.system.metric.squared_norm(direction),
+            squared_norm=system.metric.squared_norm(direction),
             # The rest of (Wᵀ W + tH) δ + Wᵀ r + τ g is −R⁻ᵀ times the residual here.
             slack=jnp.where(usable, -jnp.vdot(end.residual, scaled), 0.0),
         )
-
-    def complexity(self, strength):
-        """Estimated from random vectors, with its standard error."""
-        return stochastic_complexity(self.system, self.root, self._sketch(strength), strength)
 
 
 class NystromCG(AbstractSolver):

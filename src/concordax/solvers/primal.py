@@ -11,12 +11,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..linalg import factorize, transposed_product
+from ..linalg import SPDFactor, factorize, transposed_product
 from ..metrics import Root
 from ..system import System
-from .base import AbstractFactorable, AbstractSolver, finish
+from .base import AbstractFactorable, AbstractFactored, AbstractSolver, finish
 
 _REFINEMENTS = 2
+
+
+class _FactoredPrimal(AbstractFactored):
+    system: System
+    root: Root
+    strength: Float[Array, ""]
+    factor: SPDFactor
+
+    def solve(self):
+        system, root, factor = self.system, self.root, self.factor
+
+        def refine(_, z):
+            residual = system.residual + system.jacobian.mv(root.mv(z))
+            gradient = root.rmv(system.jacobian.rmv(residual) + self.strength * system.gradient) + factor.shift * z
+            return z - factor.solve(gradient)
+
+        # The first round starts from z = 0 and is the plain solve.
+        z = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, jnp.zeros_like(system.gradient))
+        return finish(system, root.mv(z), factor)
+
+    def follow(self, direction, change):
+        return direction - self.root.mv(self.factor.solve(self.root.rmv(self.system.jacobian.rmv(change))))
 
 
 class _PreparedPrimal(AbstractFactorable):
@@ -31,18 +53,8 @@ class _PreparedPrimal(AbstractFactorable):
     def factor(self, shift):
         return factorize(self.normal, shift)
 
-    def solve(self, strength, damping):
-        system, root = self.system, self.root
-        factor = self.factor(strength + damping)
-
-        def refine(_, z):
-            residual = system.residual + system.jacobian.mv(root.mv(z))
-            gradient = root.rmv(system.jacobian.rmv(residual) + strength * system.gradient) + factor.shift * z
-            return z - factor.solve(gradient)
-
-        # The first round starts from z = 0 and is the plain solve.
-        z = jax.lax.fori_loop(0, 1 + _REFINEMENTS, refine, jnp.zeros_like(system.gradient))
-        return finish(system, root.mv(z), factor)
+    def at(self, strength, damping):
+        return _FactoredPrimal(self.system, self.root, strength, self.factor(strength + damping))
 
     def leverage(self, factor):
         """‖L⁻¹ Rᵀ W_iᵀ‖² a row, over chunks of rows: W R is never held whole."""

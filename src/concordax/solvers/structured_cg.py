@@ -13,11 +13,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..jacobians import LayeredJacobian
-from ..linalg import factorize
+from ..linalg import SPDFactor, factorize
 from ..metrics import AbstractMetric
-from ..substitution import substitution
+from ..substitution import Substitution, substitution
 from ..system import System
-from .base import AbstractPrepared, AbstractSolver, Solution, SolveStats, complexity_of, dual_leverage, log_determinant
+from .base import (
+    AbstractFactored,
+    AbstractPrepared,
+    AbstractSolver,
+    Solution,
+    SolveStats,
+    complexity_of,
+    dual_leverage,
+    log_determinant,
+)
 from .conjugate_gradients import CGState, conjugate_gradients
 from .costs import exact_gram_pays, shape_of, single_precision_pays
 from .dual import Dual
@@ -44,91 +53,12 @@ class _PreparedCG(AbstractPrepared):
         """By W H⁻¹ g, which is there, where diag K is not: 0 · NaN and 0 · ∞ are NaN, no entry is passed over."""
         return jnp.all(jnp.isfinite(self.image))
 
-    def solve(self, strength, damping):
-        system, low = self.system, self.gram.dtype
+    def at(self, strength, damping):
+        low = self.gram.dtype
         factor = factorize(self.gram, (strength + damping).astype(low))
         # The factor of lower precision may have needed a larger shift; the system has its own.
-        shift = factor.shift if low == system.residual.dtype else strength + damping
-
-        inverse = substitution(factor)
-
-        def precondition(v):
-            return inverse.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
-
-        def product(v):
-            pulled = system.jacobian.rmv(v)
-            image = system.jacobian.mv(system.metric.solve(pulled))
-            return image + shift * v, (-pulled, -image)
-
-        tolerance = max(self.solver.tolerance, 8 * float(jnp.finfo(shift.dtype).eps))
-
-        def measure(state: CGState):
-            squared_norm = system.metric.squared_dual_norm(state.carried[0])
-            # What is left is measured as the model's own energy: of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and
-            # of δ the same form.
-            energy = jnp.sum(state.carried[1] ** 2) + shift * squared_norm
-            residual = state.residual
-            error = jnp.vdot(residual, residual - shift * state.conditioned)
-            # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
-            least = float(jnp.finfo(low).eps) * jnp.vdot(residual, residual)
-            return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
-
-        begin = self._corrected(strength, shift, precondition) if self.exact else self._from_nothing(strength, shift)
-        budget = self.solver.max_iterations + self._uncounted
-        end = conjugate_gradients(product, precondition, *begin, measure, budget, measured=jnp.zeros_like(shift))
-        solution = self._solution(end, shift, factor.ok)
-        return self._handed_over(solution, strength, damping) if self.solver.hand_over else solution
-
-    @property
-    def _uncounted(self) -> int:
-        """From u = 0 the iteration that makes M⁻¹ b of it is not counted."""
-        return int(not self.exact)
-
-    def _from_nothing(self, strength, shift):
-        """(Hδ, Wδ) and the residual at u = 0.
-
-        In a program that begins with u = M⁻¹ b each product and each solve stands once more, to be compiled once more.
-        """
-        share = strength / shift
-        image = -share * self.image
-        return (-share * self.system.gradient, image), self.system.residual + image
-
-    def _corrected(self, strength, shift, precondition):
-        """Those at u = M⁻¹ b, which is the solution where K itself is there; the residual is s = r − t u + Wδ.
-
-        As the first iteration of a loop it would cost copies of δ: 400,000 numbers for the pictures of a mini-batch.
-        """
-        system, share = self.system, strength / shift
-        u = precondition(system.residual - share * self.image)
-        dual = -(system.jacobian.rmv(u) + share * system.gradient)
-        image = system.jacobian.mv(system.metric.solve(dual))
-        return (dual, image), system.residual - shift * u + image
-
-    def _solution(self, end: CGState, shift, usable) -> Solution:
-        (dual, image), squared_norm = end.carried, end.measured
-        # Not finite where an entry of Hδ, or one of b, is not.
-        usable = usable & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
-        direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
-        counted = jnp.maximum(end.iterations - self._uncounted, 0)
-        return Solution(
-            direction=direction,
-            status=usable,
-            stats=SolveStats(shift, counted, end.done, jnp.zeros((), bool)),
-            image=image,
-            squared_norm=jnp.where(usable, squared_norm, 0.0),
-            slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
-        )
-
-    def _handed_over(self, solution: Solution, strength, damping) -> Solution:
-        """The solution of the exact dual where conjugate gradients missed their tolerance."""
-
-        # A loop of at most one round, not a cond: see linalg.py.
-        def directly(solution: Solution) -> Solution:
-            exact = Dual().prepare(self.system).solve(strength, damping)
-            stats = exact.stats._replace(iterations=solution.stats.iterations, handed_over=jnp.ones((), bool))
-            return exact._replace(stats=stats)
-
-        return jax.lax.while_loop(lambda solution: ~solution.stats.converged, directly, solution)
+        shift = factor.shift if low == self.system.residual.dtype else strength + damping
+        return _FactoredCG(self, strength, damping, shift, factor, substitution(factor))
 
     def complexity(self, strength):
         """Exact where K is there or cheap; else from the factor of K̃ + τI in full precision, exact under L2."""
@@ -143,6 +73,104 @@ class _PreparedCG(AbstractPrepared):
             gram = _gram(jacobian, metric, exact=self.exact)
         factor = factorize(gram, strength)
         return complexity_of(dual_leverage(self.system, factor), log_determinant(factor))
+
+
+class _FactoredCG(AbstractFactored):
+    prepared: _PreparedCG
+    strength: Float[Array, ""]
+    damping: Float[Array, ""]
+    shift: Float[Array, ""]
+    factor: SPDFactor
+    inverse: Substitution
+
+    @property
+    def system(self) -> System:
+        return self.prepared.system
+
+    def solve(self):
+        prepared = self.prepared
+        # From u = 0 the iteration that makes M⁻¹ b of it is not counted.
+        uncounted = int(not prepared.exact)
+        begin = self._corrected() if prepared.exact else self._from_nothing()
+        budget = prepared.solver.max_iterations + uncounted
+        end = conjugate_gradients(
+            self._product, self._precondition, *begin, self._measure, budget, measured=jnp.zeros_like(self.shift)
+        )
+        solution = self._solution(end, uncounted)
+        return self._handed_over(solution) if prepared.solver.hand_over else solution
+
+    def follow(self, direction, change):
+        return direction - self.system.metric.solve(self.system.jacobian.rmv(self._precondition(change)))
+
+    def _precondition(self, v):
+        low = self.prepared.gram.dtype
+        return self.inverse.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
+
+    def _product(self, v):
+        system = self.system
+        pulled = system.jacobian.rmv(v)
+        image = system.jacobian.mv(system.metric.solve(pulled))
+        return image + self.shift * v, (-pulled, -image)
+
+    def _measure(self, state: CGState):
+        """Whether what is left is small, as the model's own energy, and ‖δ‖²_H.
+
+        Of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and of δ the same form.
+        """
+        shift, residual, dtype = self.shift, state.residual, self.shift.dtype
+        squared_norm = self.system.metric.squared_dual_norm(state.carried[0])
+        energy = jnp.sum(state.carried[1] ** 2) + shift * squared_norm
+        error = jnp.vdot(residual, residual - shift * state.conditioned)
+        # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
+        least = float(jnp.finfo(self.prepared.gram.dtype).eps) * jnp.vdot(residual, residual)
+        tolerance = max(self.prepared.solver.tolerance, 8 * float(jnp.finfo(dtype).eps))
+        return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
+
+    def _from_nothing(self):
+        """(Hδ, Wδ) and the residual at u = 0.
+
+        In a program that begins with u = M⁻¹ b each product and each solve stands once more, to be compiled once more.
+        """
+        share = self.strength / self.shift
+        image = -share * self.prepared.image
+        return (-share * self.system.gradient, image), self.system.residual + image
+
+    def _corrected(self):
+        """Those at u = M⁻¹ b, which is the solution where K itself is there; the residual is s = r − t u + Wδ.
+
+        As the first iteration of a loop it would cost copies of δ: 400,000 numbers for the pictures of a mini-batch.
+        """
+        system, share = self.system, self.strength / self.shift
+        u = self._precondition(system.residual - share * self.prepared.image)
+        dual = -(system.jacobian.rmv(u) + share * system.gradient)
+        image = system.jacobian.mv(system.metric.solve(dual))
+        return (dual, image), system.residual - self.shift * u + image
+
+    def _solution(self, end: CGState, uncounted: int) -> Solution:
+        (dual, image), squared_norm = end.carried, end.measured
+        # Not finite where an entry of Hδ, or one of b, is not.
+        usable = self.factor.ok & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
+        direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
+        counted = jnp.maximum(end.iterations - uncounted, 0)
+        return Solution(
+            direction=direction,
+            status=usable,
+            stats=SolveStats(self.shift, counted, end.done, jnp.zeros((), bool)),
+            image=image,
+            squared_norm=jnp.where(usable, squared_norm, 0.0),
+            slack=jnp.where(usable, jnp.vdot(end.residual, image), 0.0),
+        )
+
+    def _handed_over(self, solution: Solution) -> Solution:
+        """The solution of the exact dual where conjugate gradients missed their tolerance."""
+
+        # A loop of at most one round, not a cond: see linalg.py.
+        def directly(solution: Solution) -> Solution:
+            exact = Dual().prepare(self.system).solve(self.strength, self.damping)
+            stats = exact.stats._replace(iterations=solution.stats.iterations, handed_over=jnp.ones((), bool))
+            return exact._replace(stats=stats)
+
+        return jax.lax.while_loop(lambda solution: ~solution.stats.converged, directly, solution)
 
 
 class StructuredCG(AbstractSolver):
