@@ -1,5 +1,6 @@
 """Geodesic acceleration of the trust region against dense NumPy, and the second derivative against differences."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +9,10 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
+from concordax.jacobians import second_derivative
 from concordax.optimizer import make_algorithm
-from concordax.system import Problem, make_batch
+from concordax.proximal import PreparedProximal
+from concordax.system import Problem, build_system, make_batch
 
 
 def _outputs(case, flat):
@@ -82,5 +85,89 @@ def test_step_is_that_of_dense_numpy(problem):
     assert any(followed)
 
 
-def test_it_is_off_unless_asked_for():
-    assert not cx.TrustRegion().geodesic
+@pytest.mark.parametrize("rows", [1, 256, 257, 700])
+def test_second_derivative_of_many_rows(rows):
+    """(θᵀx)³ has 6 (θᵀx)(δᵀx)²; rows beyond a chunk are cut and filled up, of an input with a third axis too."""
+    rng = np.random.default_rng(rows)
+    x, theta, delta = rng.normal(size=(rows, 2, 3)), rng.normal(size=3), rng.normal(size=3)
+    cube = lambda at, x: jnp.einsum("nij,j->ni", x["rows"], at) ** 3
+    value, second = jax.jit(second_derivative, static_argnums=0)(cube, theta, {"rows": jnp.asarray(x)}, delta)
+    np.testing.assert_allclose(value, (x @ theta) ** 3, rtol=1e-12)
+    np.testing.assert_allclose(second, 6 * (x @ theta) * (x @ delta) ** 2, rtol=1e-10, atol=1e-13)
+
+
+def test_a_step_takes_the_bend_in_single_precision():
+    """To the digits that float32 has, and no more; a run in float32 is as it was."""
+    case = helpers.make_case("tall", "squared")
+    flat, unravel = ravel_pytree(case.params)
+    direction = jnp.asarray(np.random.default_rng(5).normal(size=flat.size))
+    problem = Problem(case.model, cx.SquaredError(), cx.L2(), unravel)
+    batch = make_batch(cx.SquaredError(), jnp.asarray(case.inputs), case.targets, case.weights, 3, jnp.float64)
+    bend = jax.jit(problem.bend, static_argnames="single")
+    exact, single = (bend(flat, batch, direction, single=choice) for choice in (False, True))
+    assert single.dtype == exact.dtype == jnp.float64
+    assert 1e-9 < helpers.relative_error(single, exact) < 1e-5
+    taken = []
+
+    def watched(params, x):
+        taken.extend(leaf.dtype for leaf in jax.tree.leaves((params, x)))
+        return case.model(params, x)
+
+    watching = Problem(watched, cx.SquaredError(), cx.L2(), unravel)
+    jax.eval_shape(lambda flat: watching.bend(flat, batch, direction, single=True), flat)
+    assert set(taken) == {jnp.dtype(jnp.float32)}
+
+
+_SOLVERS = {
+    "dual": (cx.Dual(), 1e-9),
+    "primal": (cx.Primal(), 1e-9),
+    "structured": (cx.StructuredCG(single=False), 1e-9),
+    "structured, single": (cx.StructuredCG(single=True), 1e-3),
+    "nystrom": (cx.NystromCG(), 0.3),
+}
+
+
+@pytest.mark.parametrize("solver", _SOLVERS)
+@pytest.mark.parametrize("problem", helpers.PROBLEMS)
+def test_following_a_change_of_the_residual(problem, solver):
+    """δ − (WᵀW + tH)⁻¹Wᵀx by dense NumPy, x beside r and as large; without a factor, roughly."""
+    case = helpers.make_case(problem, "squared")
+    flat, unravel = ravel_pytree(case.params)
+    columns = case.targets.shape[1]
+    batch = make_batch(cx.SquaredError(), jnp.asarray(case.inputs), case.targets, case.weights, columns, jnp.float64)
+    system = build_system(Problem(case.model, cx.SquaredError(), cx.L2(), unravel), flat, batch)
+    reference = helpers.reference_system(case, "squared")
+    w, change = np.asarray(reference.w, float), np.random.default_rng(0).normal(size=system.residual.shape)
+    strength, damping = 1e-3, 1e-2
+    expected = -np.linalg.solve(w.T @ w + (strength + damping) * np.eye(flat.size), w.T @ change.ravel())
+    part, limit = _SOLVERS[solver]
+
+    @eqx.filter_jit
+    def follow(system, change):
+        factored = part.prepare(system).at(jnp.asarray(strength), jnp.asarray(damping))
+        direction = factored.solve().direction
+        return factored.follow(direction, change) - direction
+
+    assert helpers.relative_error(follow(system, jnp.asarray(change)), expected) < limit
+
+
+def test_with_a_penalty_the_change_is_solved_for_anew():
+    """Exact zeros may be others: those of the system whose residual is r + x from the start."""
+    case = helpers.make_case("wide", "squared")
+    flat, unravel = ravel_pytree(case.params)
+    columns = case.targets.shape[1]
+    batch = make_batch(cx.SquaredError(), jnp.asarray(case.inputs), case.targets, case.weights, columns, jnp.float64)
+    system = build_system(Problem(case.model, cx.SquaredError(), cx.L2(), unravel), flat, batch)
+    change = jnp.asarray(np.random.default_rng(0).normal(size=system.residual.shape))
+
+    def at(system):
+        prepared = PreparedProximal(system, cx.Dual().prepare(system), cx.Dual().prepare, cx.L1(), flat)
+        return prepared.at(jnp.asarray(0.03), jnp.asarray(0.1))
+
+    factored = at(system)
+    direction = factored.solve().direction
+    changed = at(eqx.tree_at(lambda s: s.residual, system, system.residual + change)).solve().direction
+    np.testing.assert_array_equal(factored.follow(direction, change), changed)
+    zeros = [np.asarray(flat + step == 0) for step in (direction, changed)]
+    assert zeros[0].any()
+    assert (zeros[0] != zeros[1]).any()

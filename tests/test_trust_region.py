@@ -150,7 +150,7 @@ def test_first_damping_is_a_share_of_the_mean_of_the_kernel_diagonal(share):
     # The metric of the damping is that of the penalty at 0, I/μ.
     kernel = (jacobian**2 * 0.3).sum(axis=2) / len(case.inputs)
     assert int(infos.attempts[0]) == 1
-    assert float(infos.damping[0]) == pytest.approx((share or 0.1) * kernel.mean(), rel=1e-12)
+    assert float(infos.damping[0]) == pytest.approx((share or 0.03) * kernel.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_gain_ratio_sets_the_damping(rule, damping):
     taken = ratio > 1e-4
     expected *= after_step(ratio, refused=refused) if taken else after_refusal(ratio, 2 * rule.growth)
     inputs, theta = jnp.ones((1, 1)), jnp.asarray([start])
-    step = cx.TrustRegion(2, damping_rule=rule)
+    step = cx.TrustRegion(2, damping_rule=rule, geodesic=False)
     algorithm = _algorithm(_cubic, cx.SquaredError(), cx.L2(), strength=strength, step=step)
     state = algorithm.init(theta)
     state = state._replace(rule=state.rule._replace(next_damping=jnp.asarray(damping)))
@@ -279,10 +279,33 @@ def test_gain_ratio_sets_the_damping(rule, damping):
 @pytest.mark.parametrize("rule", _FACTORS, ids=repr)
 @pytest.mark.parametrize("ratio", [0.05, 0.25, 0.7, 0.999, 1.4])
 @pytest.mark.parametrize("refused", [True, False])
-def test_damping_after_a_step(rule, ratio, refused):
-    """By hand, after a refusal too, where `MissedShare` lowers λ less."""
-    factor = rule.after_step(jnp.asarray(ratio), jnp.asarray(refused))
-    assert float(factor) == pytest.approx(_FACTORS[rule][0](ratio, refused=refused), rel=1e-6)
+@pytest.mark.parametrize("least", [None, 0.4])
+def test_damping_after_a_step(rule, ratio, refused, least):
+    """By hand, after a refusal too, where `MissedShare` lowers λ less; and with another least factor."""
+    factor = rule.after_step(jnp.asarray(ratio), jnp.asarray(refused), rule.least if least is None else least)
+    expected = max(_FACTORS[rule][0](ratio, refused=refused), least or 0.0)
+    assert float(factor) == pytest.approx(expected, rel=1e-6)
+
+
+def test_missed_share_remembers_refusals():
+    """The least factor by hand along steps refused and not; the other rules forget them."""
+    rule, least = cx.MissedShare(), cx.MissedShare().least
+    for refused, expected in [(False, 0.03), (True, 0.3), (False, 0.285), (True, 0.5), (True, 0.5), (False, 0.475)]:
+        least = rule.least_after(jnp.asarray(least), jnp.asarray(refused))
+        assert float(least) == pytest.approx(expected, rel=1e-6)
+    for other in (cx.GainRatio(), cx.Nielsen()):
+        assert float(other.least_after(jnp.asarray(other.least), jnp.asarray(True))) == pytest.approx(other.least)
+
+
+def test_refusals_leave_the_damping_high_for_longer():
+    """On the cubic: a step refused at first raises the least factor, one in which nothing is taken leaves it."""
+    inputs, theta = jnp.ones((1, 1)), jnp.asarray([0.5])
+    for damping, trials, expected in [(1e3, 2, 0.03), (0.3, 2, 0.3), (0.02, 1, 0.03)]:
+        algorithm = _algorithm(_cubic, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(trials, geodesic=False))
+        state = algorithm.init(theta)
+        state = state._replace(rule=state.rule._replace(next_damping=jnp.asarray(damping)))
+        _, state = jax.jit(algorithm.update)(state, theta, algorithm.batch(theta, inputs, inputs))
+        assert float(state.rule.least) == pytest.approx(expected, rel=1e-6), (damping, state.info)
 
 
 @pytest.mark.parametrize("ratio", [np.nan, -np.inf, np.inf])
@@ -345,7 +368,7 @@ def test_scale_of_the_start_is_kept():
     update = jax.jit(algorithm.update)
     moved, first = update(algorithm.init(case.params), case.params, batch)
     _, second = update(first, optax.apply_updates(case.params, moved), batch)
-    assert float(first.rule.scale) == pytest.approx(float(first.info.damping) / 0.1, rel=1e-12)
+    assert float(first.rule.scale) == pytest.approx(float(first.info.damping) / 0.03, rel=1e-12)
     assert float(second.rule.scale) == float(first.rule.scale)
 
 
@@ -354,7 +377,7 @@ def test_fixed_damping_is_a_floor():
     inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
     algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, damping=5.0)
     _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
-    first = 0.1 * np.trace(inputs.T @ inputs / 9) / 9
+    first = 0.03 * np.trace(inputs.T @ inputs / 9) / 9
     assert float(infos.damping[0]) == pytest.approx(first + 5.0, rel=1e-12)
     assert np.all(np.asarray(infos.damping) > 5.0)
 

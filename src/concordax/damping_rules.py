@@ -1,7 +1,8 @@
 """How the damping λ of a trust region follows the gain ratio ρ = (F(θ) − F(θ+δ)) / (decrease of the quadratic model).
 
 A rule gives one factor for λ after a step that was taken and one after a trial that was refused. Refusals in a row
-raise λ ever faster: by `growth` at least, which doubles with each.
+raise λ ever faster: by `growth` at least, which doubles with each. After a step λ falls to no less than `least` of
+itself, which a rule may let depend on how many steps were refused of late.
 """
 
 from abc import abstractmethod
@@ -16,6 +17,10 @@ _LEAST_RATIO = 1e-4
 # ten to a hundred times too high for as long as anyone would wait: steps that gain a quarter of what the model promises
 # gain more in all.
 _GAIN = 0.25
+# How the least factor of `MissedShare` follows refusals, and the most that it becomes. A λ that may always fall to 0.03
+# of itself is refused at every other step where weights are far above the smoothing, one that never falls below a fifth
+# takes one to three steps more to a loss of 1e-8 where none is refused.
+_RAISED, _LOWERED, _MOST = 10.0, 0.95, 0.5
 
 
 class AbstractDampingRule(eqx.Module):
@@ -26,9 +31,21 @@ class AbstractDampingRule(eqx.Module):
         """The factor of a first refusal; each further one has twice the factor of the one before."""
         return 2.0
 
+    @property
     @abstractmethod
-    def after_step(self, ratio: Float[Array, ""], refused: Bool[Array, ""]) -> Float[Array, ""]:
-        """The factor after a step that was taken at gain ratio ρ; `refused`: not at its first trial."""
+    def least(self) -> float:
+        """The least factor after a step, at the start of a run."""
+
+    def least_after(self, least: Float[Array, ""], refused: Bool[Array, ""]) -> Float[Array, ""]:
+        """The least factor of the next step, from that of one just taken; `refused`: not at its first trial."""
+        del refused
+        return least
+
+    @abstractmethod
+    def after_step(
+        self, ratio: Float[Array, ""], refused: Bool[Array, ""], least: Float[Array, ""] | float
+    ) -> Float[Array, ""]:
+        """The factor after a step that was taken at gain ratio ρ, `least` at least."""
 
     def after_refusal(self, ratio: Float[Array, ""], growth: Float[Array, ""]) -> Float[Array, ""]:
         """The factor after a trial that was refused; ρ is −∞ or NaN where nothing can be compared."""
@@ -39,14 +56,20 @@ class AbstractDampingRule(eqx.Module):
 class MissedShare(AbstractDampingRule):
     """λ·√((1−ρ)/(1−¼)): the share 1 − ρ of its promise that the model missed falls with about the square of λ.
 
-    After a step whose first trial was taken it is λ/(4ρ) where that is less, and never less than 0.03 λ. A refusal
-    raises it by the root, up to 4, and by 1.5, 3, 6, ... at least. By 1/(4ρ) alone λ falls too far after a refusal, and
-    steps near the end of a run are refused again and again.
+    After a step whose first trial was taken it is λ/(4ρ) where that is less. A refusal raises it by the root, up to 4,
+    and by 1.5, 3, 6, ... at least. By 1/(4ρ) alone λ falls too far after a refusal, and steps near the end of a run are
+    refused again and again.
+
+    λ falls to 0.03 of itself in one step, until trials are refused for it: each step with a refusal lets it fall ten
+    times less far, at most to one half, and each without one 5 % farther again.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> round(float(MissedShare().after_step(jnp.asarray(1 - 0.27), jnp.asarray(True))), 6)
+        >>> rule, refused = MissedShare(), jnp.asarray(True)
+        >>> round(float(rule.after_step(jnp.asarray(1 - 0.27), refused, rule.least)), 6)
         0.6
+        >>> round(float(rule.least_after(jnp.asarray(rule.least), refused)), 6)
+        0.3
     """
 
     @property
@@ -54,10 +77,19 @@ class MissedShare(AbstractDampingRule):
         """1.5."""
         return 1.5
 
-    def after_step(self, ratio, refused):
+    @property
+    def least(self):
+        """0.03."""
+        return 0.03
+
+    def least_after(self, least, refused):
+        """Ten times as much after a refusal, up to ½; else 5 % less."""
+        return jnp.where(refused, jnp.minimum(_RAISED * least, _MOST), jnp.maximum(_LOWERED * least, self.least))
+
+    def after_step(self, ratio, refused, least):
         """The root; without a refusal, the less of it and 1/(4ρ)."""
         root = _root(ratio)
-        return jnp.maximum(jnp.where(refused, root, jnp.minimum(root, _quarter(ratio))), 0.03)
+        return jnp.maximum(jnp.where(refused, root, jnp.minimum(root, _quarter(ratio))), least)
 
     def after_refusal(self, ratio, growth):
         """The root up to 4, and `growth` at least."""
@@ -71,14 +103,19 @@ class GainRatio(AbstractDampingRule):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> float(GainRatio().after_step(jnp.asarray(0.5), jnp.asarray(False)))
+        >>> float(GainRatio().after_step(jnp.asarray(0.5), jnp.asarray(False), GainRatio().least))
         0.5
     """
 
-    def after_step(self, ratio, refused):
+    @property
+    def least(self):
+        """1/10."""
+        return 0.1
+
+    def after_step(self, ratio, refused, least):
         """1/(4ρ)."""
         del refused
-        return jnp.clip(_quarter(ratio), 0.1, 2.0)
+        return jnp.clip(_quarter(ratio), least, 2.0)
 
 
 class Nielsen(AbstractDampingRule):
@@ -88,14 +125,19 @@ class Nielsen(AbstractDampingRule):
 
     Example:
         >>> import jax.numpy as jnp
-        >>> float(Nielsen().after_step(jnp.asarray(0.5), jnp.asarray(False)))
+        >>> float(Nielsen().after_step(jnp.asarray(0.5), jnp.asarray(False), Nielsen().least))
         1.0
     """
 
-    def after_step(self, ratio, refused):
+    @property
+    def least(self):
+        """⅓."""
+        return 1 / 3
+
+    def after_step(self, ratio, refused, least):
         """max(⅓, 1 − (2ρ−1)³)."""
         del refused
-        return jnp.maximum(1 - (2 * ratio - 1) ** 3, 1 / 3)
+        return jnp.maximum(1 - (2 * ratio - 1) ** 3, least)
 
 
 def _quarter(ratio: Float[Array, ""]) -> Float[Array, ""]:

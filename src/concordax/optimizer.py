@@ -102,7 +102,7 @@ def local_problem(
         objective=system.loss + strength * (system.penalty + step.penalty_value(flat)),
         objective_at=objective_at,
         prepare=prepare,
-        bend_along=lambda direction: problem.bend(flat, batch, direction),
+        bend_along=lambda direction: problem.bend(flat, batch, direction, single=True),
     )
 
 
@@ -245,8 +245,10 @@ def check_parts(model, *kinds: tuple[Any, type, str]) -> None:
 
 
 def _default_step(strength: AbstractStrength) -> TrustRegion:
-    """Quick at a strength that stays; for one that moves, the rule under which it comes out better, and one Gram."""
-    return TrustRegion(damping_rule=GainRatio(), damp_in_hessian=True) if strength.is_adaptive else TrustRegion()
+    """Quick at a strength that stays; for one that moves, what it comes out better under, and one Gram."""
+    if not strength.is_adaptive:
+        return TrustRegion()
+    return TrustRegion(initial_damping=0.1, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)
 
 
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
@@ -289,8 +291,8 @@ def ggn_score(
         regularizer: g, with Hessian H.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear system is solved.
-        step: how far to go; by default `TrustRegion()`, with `damping_rule=GainRatio()` and
-            `damp_in_hessian=True` where the strength moves.
+        step: how far to go; by default `TrustRegion()`, and where the strength moves
+            `TrustRegion(initial_damping=0.1, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)`.
         damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
 
     Returns:

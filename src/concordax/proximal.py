@@ -183,8 +183,9 @@ class ProximalStep(AbstractStep):
 
     Args:
         penalty: R, as `L1()`, `GroupLasso(groups)` or `Box(low, high)`.
-        step: how far to go along the step found; `TrustRegion()` by default, under which F never rises. A rule that
-            shortens steps ends at exact zeros only where it takes a full one.
+        step: how far to go along the step found; `TrustRegion(geodesic=False)` by default, under which F never rises:
+            to follow the model's bending is to solve with the penalty once more. A rule that shortens steps ends at
+            exact zeros only where it takes a full one.
 
     Raises:
         TypeError: for a penalty or a rule of the wrong kind.
@@ -206,7 +207,7 @@ class ProximalStep(AbstractStep):
     penalty: AbstractPenalty
     step: AbstractStep
 
-    def __init__(self, penalty, step=TrustRegion()):
+    def __init__(self, penalty, step=TrustRegion(geodesic=False)):
         if not isinstance(penalty, AbstractPenalty):
             raise TypeError(f"`ProximalStep(penalty={penalty!r})`: must be a penalty, as cx.L1().")
         if not isinstance(step, AbstractStep) or isinstance(step, ProximalStep):

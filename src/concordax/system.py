@@ -9,7 +9,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ._types import Batch
 from .jacobians import AbstractJacobian, linearize, second_derivative
@@ -38,12 +38,26 @@ class Problem(eqx.Module):
         loss = data_loss(self.loss, self.outputs(flat, batch.inputs), batch)
         return loss + strength * self.regularizer.value(flat), loss
 
-    def bend(self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"]) -> Float[Array, "n k"]:
-        """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are."""
+    def bend(
+        self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"], *, single: bool = False
+    ) -> Float[Array, "n k"]:
+        """Sᵀ d²f(θ + sδ)/ds² at s = 0, scaled and whitened as the rows of W are.
+
+        `single`: in float32, as precise as what follows it to second order has to be; half a float64 pass, or less.
+        """
+        lowered = _in_single if single else lambda tree: tree
         # Tied to the direction: what depends on θ alone XLA would take out of a loop over directions, array by array.
         flat, direction = jax.lax.optimization_barrier((flat, direction))
-        outputs, second = second_derivative(self.outputs, flat, batch.inputs, direction)
+        outputs, second = second_derivative(
+            lambda at, rows: self.model(lowered(self.unravel(at)), rows), flat, lowered(batch.inputs), direction
+        )
+        outputs, second = outputs.astype(flat.dtype), second.astype(flat.dtype)
         return _whitening(self.loss, outputs, batch, row_scale(batch))(second)
+
+
+def _in_single(tree: PyTree) -> PyTree:
+    """A pytree with its float64 leaves in float32."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, tree)
 
 
 def total_weight(batch: Batch) -> Float[Array, ""]:

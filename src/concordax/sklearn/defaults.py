@@ -92,8 +92,11 @@ def step() -> TrustRegion:
     by it: on 100 collinear channels the evidence peaked early at 1.7 times the error, and classifiers that follow a
     path of strengths were overconfident.
     """
-    # Weights stay below √units, the smoothing: H is nearly a multiple of I, and serves strength and step.
-    return TrustRegion(initial_damping=_INITIAL_DAMPING, damping_rule=GainRatio(), damp_in_hessian=True)
+    # Weights stay below √units, the smoothing: H is nearly a multiple of I, and serves strength and step. Steps that
+    # follow the model's bending end no sooner where the strength sets the pace: 63 to 70 on concrete, 61 to 70 without.
+    return TrustRegion(
+        initial_damping=_INITIAL_DAMPING, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True
+    )
 
 
 def regularizer(choice: str, units: tuple[int, ...]) -> AbstractRegularizer:
