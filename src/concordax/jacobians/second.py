@@ -12,7 +12,10 @@ _ROWS = 256
 
 
 def second_derivative(
-    outputs_at: Callable[[Array, PyTree], Array], flat: Float[Array, " p"], inputs: PyTree, direction: Float[Array, " p"]
+    outputs_at: Callable[[Array, PyTree], Array],
+    flat: Float[Array, " p"],
+    inputs: PyTree,
+    direction: Float[Array, " p"],
 ) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
     """f(θ; x) and d²f(θ + sδ; x)/ds² at s = 0 a row: a forward pass inside a forward pass, over chunks of rows.
 
