@@ -6,7 +6,8 @@ Each workload's three contestants run in one process, in turns, and the medians 
 slows down slows all of them.
 
 - step: one trust-region update through `Algorithm.update`, the objective at the trial point included, from a point two
-  steps in. Its direction is checked against the naive one's.
+  steps in, without the bending of the model. Its direction is checked against the naive one's.
+- bent: the same update with the bending followed, as the default has it.
 - naive: `naive.py`, one solve and one objective.
 - floor: timed alone, the products G Gᵀ and A Aᵀ of each layer, or, where the step forms K by pairs of examples, that of
   all pairs of A with Dᵀ and that of each example's pairs with its G; one Cholesky factorization for each trial of the
@@ -51,9 +52,12 @@ STRENGTH = 1e-4
 
 def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, object]]:
     """The compiled step, naive step and floor, each a function without arguments; and what was found on the way."""
-    algorithm = make_algorithm(
-        workload.model, workload.loss, workload.regularizer,
-        strength=workload.strength, solver=cx.Auto().alone, step=cx.TrustRegion(), damping=0.0,
+    algorithm, bent = (
+        make_algorithm(
+            workload.model, workload.loss, workload.regularizer,
+            strength=workload.strength, solver=cx.Auto().alone, step=cx.TrustRegion(geodesic=geodesic), damping=0.0,
+        )
+        for geodesic in (False, True)
     )  # fmt: skip
     batch = algorithm.batch(workload.start, workload.inputs, workload.targets)
     update = jax.jit(algorithm.update)
@@ -67,7 +71,7 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
     naive = naive_step(workload)
     flat, flat_moved = (ravel_pytree(tree)[0] for tree in (params, moved))
     expected = naive(flat, damping).direction
-    compiled = update.lower(state, params, batch).compile()
+    compiled, following = (jax.jit(each.update).lower(state, params, batch).compile() for each in (algorithm, bent))
     facts = {
         "error": float(jnp.linalg.norm(flat_moved - expected) / jnp.linalg.norm(expected)),
         "attempts": int(after.info.attempts),
@@ -78,6 +82,7 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
     by_pairs = exact_gram_pays(algorithm.shape(params, batch))
     return {
         "step": lambda: compiled(state, params, batch),
+        "bent": lambda: following(state, params, batch),
         "naive": lambda: naive(flat, damping),
         "floor": floor(workload, facts["attempts"], facts["attempts"] + facts["iterations"], by_pairs=by_pairs),
     }, facts

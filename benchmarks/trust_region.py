@@ -22,7 +22,7 @@ RULES = {
     "`MissedShare()`, the default": cx.TrustRegion(),
     "`GainRatio()`": cx.TrustRegion(damping_rule=cx.GainRatio()),
     "`Nielsen()`": cx.TrustRegion(damping_rule=cx.Nielsen()),
-    "`MissedShare()`, geodesic": cx.TrustRegion(geodesic=True),
+    "`MissedShare()`, without the bending": cx.TrustRegion(geodesic=False),
 }
 
 

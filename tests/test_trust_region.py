@@ -290,11 +290,11 @@ def test_damping_after_a_step(rule, ratio, refused, least):
 def test_missed_share_remembers_refusals():
     """The least factor by hand along steps refused and not; the other rules forget them."""
     rule, least = cx.MissedShare(), cx.MissedShare().least
-    for refused, expected in [(False, 0.03), (True, 0.3), (False, 0.285), (True, 0.5), (True, 0.5), (False, 0.475)]:
-        least = rule.least_after(jnp.asarray(least), jnp.asarray(refused))
+    for refusals, expected in [(0, 0.03), (1, 0.3), (0, 0.285), (4, 0.5), (2, 0.5), (0, 0.475), (5, 0.03), (11, 0.03)]:
+        least = rule.least_after(jnp.asarray(least), jnp.asarray(refusals))
         assert float(least) == pytest.approx(expected, rel=1e-6)
     for other in (cx.GainRatio(), cx.Nielsen()):
-        assert float(other.least_after(jnp.asarray(other.least), jnp.asarray(True))) == pytest.approx(other.least)
+        assert float(other.least_after(jnp.asarray(other.least), jnp.asarray(1))) == pytest.approx(other.least)
 
 
 def test_refusals_leave_the_damping_high_for_longer():
@@ -328,8 +328,9 @@ def test_default_rule_is_that_of_the_strength(strength, rule):
         max_steps=1, validation=held_out,
     )  # fmt: skip
     assert result.setup is not None
-    moves = isinstance(rule, cx.GainRatio)
-    assert result.setup.algorithm.step == cx.TrustRegion(damping_rule=rule, damp_in_hessian=moves)
+    moving = {"initial_damping": 0.1, "damping_rule": rule, "geodesic": False, "damp_in_hessian": True}
+    expected = cx.TrustRegion(**moving) if isinstance(rule, cx.GainRatio) else cx.TrustRegion(damping_rule=rule)
+    assert result.setup.algorithm.step == expected
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -9,7 +9,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Below this a gain ratio counts as this: what it divides stays finite.
 _LEAST_RATIO = 1e-4
@@ -21,6 +21,9 @@ _GAIN = 0.25
 # of itself is refused at every other step where weights are far above the smoothing, one that never falls below a fifth
 # takes one to three steps more to a loss of 1e-8 where none is refused.
 _RAISED, _LOWERED, _MOST = 10.0, 0.95, 0.5
+# Refusals in a step that are put down to that. Where a kink sharpens under the weights a dozen raise λ to the
+# ten-thousandfold: coming down by halves, steps then gain so little that the run seems to have converged.
+_FEW = 4
 
 
 class AbstractDampingRule(eqx.Module):
@@ -36,9 +39,9 @@ class AbstractDampingRule(eqx.Module):
     def least(self) -> float:
         """The least factor after a step, at the start of a run."""
 
-    def least_after(self, least: Float[Array, ""], refused: Bool[Array, ""]) -> Float[Array, ""]:
-        """The least factor of the next step, from that of one just taken; `refused`: not at its first trial."""
-        del refused
+    def least_after(self, least: Float[Array, ""], refusals: Int[Array, ""]) -> Float[Array, ""]:
+        """The least factor of the next step, from that of one taken after so many refusals."""
+        del refusals
         return least
 
     @abstractmethod
@@ -60,15 +63,16 @@ class MissedShare(AbstractDampingRule):
     and by 1.5, 3, 6, ... at least. By 1/(4ρ) alone λ falls too far after a refusal, and steps near the end of a run are
     refused again and again.
 
-    λ falls to 0.03 of itself in one step, until trials are refused for it: each step with a refusal lets it fall ten
-    times less far, at most to one half, and each without one 5 % farther again.
+    λ falls to 0.03 of itself in one step, until trials are refused for it: each step with refusals lets it fall ten
+    times less far, at most to one half, and each without one 5 % farther again. Five refusals in a step raise λ far
+    past what was needed, and it may fall as at the start.
 
     Example:
         >>> import jax.numpy as jnp
         >>> rule, refused = MissedShare(), jnp.asarray(True)
         >>> round(float(rule.after_step(jnp.asarray(1 - 0.27), refused, rule.least)), 6)
         0.6
-        >>> round(float(rule.least_after(jnp.asarray(rule.least), refused)), 6)
+        >>> round(float(rule.least_after(jnp.asarray(rule.least), jnp.asarray(1))), 6)
         0.3
     """
 
@@ -82,9 +86,10 @@ class MissedShare(AbstractDampingRule):
         """0.03."""
         return 0.03
 
-    def least_after(self, least, refused):
-        """Ten times as much after a refusal, up to ½; else 5 % less."""
-        return jnp.where(refused, jnp.minimum(_RAISED * least, _MOST), jnp.maximum(_LOWERED * least, self.least))
+    def least_after(self, least, refusals):
+        """Ten times as much after one to four refusals, up to ½; 5 % less after none; 0.03 after more."""
+        raised, lowered = jnp.minimum(_RAISED * least, _MOST), jnp.maximum(_LOWERED * least, self.least)
+        return jnp.select([refusals == 0, refusals <= _FEW], [lowered, raised], self.least)
 
     def after_step(self, ratio, refused, least):
         """The root; without a refusal, the less of it and 1/(4ρ)."""

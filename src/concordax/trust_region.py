@@ -164,7 +164,7 @@ class TrustRegion(AbstractStep):
             solves=end.solves,
             status=end.status,
         )
-        least = jnp.where(taken, self.damping_rule.least_after(state.least, end.attempts > 1), state.least)
+        least = jnp.where(taken, self.damping_rule.least_after(state.least, end.attempts - 1), state.least)
         return outcome, TrustRegionState(jnp.maximum(end.next_damping, floor), end.growth, least, scale)
 
 
