@@ -116,6 +116,14 @@ def test_a_step_takes_the_bend_in_single_precision():
     watching = Problem(watched, cx.SquaredError(), cx.L2(), unravel)
     jax.eval_shape(lambda flat: watching.bend(flat, batch, direction, single=True), flat)
     assert set(taken) == {jnp.dtype(jnp.float32)}
+    for geodesic in (True, False):
+        taken.clear()
+        algorithm = make_algorithm(
+            watched, cx.SquaredError(), cx.L2(), strength=1e-3, solver=cx.Dual(), damping=0.0,
+            step=cx.TrustRegion(geodesic=geodesic),
+        )  # fmt: skip
+        jax.eval_shape(algorithm.update, algorithm.init(case.params), case.params, batch)
+        assert (jnp.dtype(jnp.float32) in taken) == geodesic
 
 
 _SOLVERS = {
