@@ -123,8 +123,8 @@ def test_damping_in_the_hessian(strength):
 
 @pytest.mark.parametrize("name", ["pseudo-huber 0.3", "groups: neurons"])
 def test_first_damping_is_measured_in_its_own_metric(name):
-    """λ = 0.03 tr(W D⁻¹ Wᵀ)/N, and 10 of it on mini-batches."""
-    for step, share in ((cx.TrustRegion(max_attempts=1, geodesic=False), 0.03), (cx.StochasticTrustRegion(), 10.0)):
+    """λ = 0.1 tr(W D⁻¹ Wᵀ)/N, and 10 of it on mini-batches."""
+    for step, share in ((cx.TrustRegion(max_attempts=1, geodesic=False), 0.1), (cx.StochasticTrustRegion(), 10.0)):
         local, outputs, targets = _local(helpers.REGULARIZERS[name], step)
         outcome, _ = step.take(local, step.init(local.flat))
         jacobian = np.asarray(jax.jacfwd(outputs)(local.flat)).reshape(-1, SIZE)

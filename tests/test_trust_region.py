@@ -150,7 +150,7 @@ def test_first_damping_is_a_share_of_the_mean_of_the_kernel_diagonal(share):
     # The metric of the damping is that of the penalty at 0, I/μ.
     kernel = (jacobian**2 * 0.3).sum(axis=2) / len(case.inputs)
     assert int(infos.attempts[0]) == 1
-    assert float(infos.damping[0]) == pytest.approx((share or 0.03) * kernel.mean(), rel=1e-12)
+    assert float(infos.damping[0]) == pytest.approx((share or 0.1) * kernel.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_default_rule_is_that_of_the_strength(strength, rule):
         max_steps=1, validation=held_out,
     )  # fmt: skip
     assert result.setup is not None
-    moving = {"initial_damping": 0.1, "damping_rule": rule, "geodesic": False, "damp_in_hessian": True}
+    moving = {"damping_rule": rule, "geodesic": False, "damp_in_hessian": True}
     expected = cx.TrustRegion(**moving) if isinstance(rule, cx.GainRatio) else cx.TrustRegion(damping_rule=rule)
     assert result.setup.algorithm.step == expected
 
@@ -370,7 +370,7 @@ def test_scale_of_the_start_is_kept():
     update = jax.jit(algorithm.update)
     moved, first = update(algorithm.init(case.params), case.params, batch)
     _, second = update(first, optax.apply_updates(case.params, moved), batch)
-    assert float(first.rule.scale) == pytest.approx(float(first.info.damping) / 0.03, rel=1e-12)
+    assert float(first.rule.scale) == pytest.approx(float(first.info.damping) / 0.1, rel=1e-12)
     assert float(second.rule.scale) == float(first.rule.scale)
 
 
@@ -379,7 +379,7 @@ def test_fixed_damping_is_a_floor():
     inputs, targets, theta = rng.normal(size=(9, 3)), rng.normal(size=(9, 1)), rng.normal(size=3)
     algorithm = _algorithm(_linear, cx.SquaredError(), cx.L2(), strength=0.1, damping=5.0)
     _, _, infos, _ = _run(algorithm, jnp.asarray(theta), jnp.asarray(inputs), jnp.asarray(targets))
-    first = 0.03 * np.trace(inputs.T @ inputs / 9) / 9
+    first = 0.1 * np.trace(inputs.T @ inputs / 9) / 9
     assert float(infos.damping[0]) == pytest.approx(first + 5.0, rel=1e-12)
     assert np.all(np.asarray(infos.damping) > 5.0)
 

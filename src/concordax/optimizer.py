@@ -248,7 +248,7 @@ def _default_step(strength: AbstractStrength) -> TrustRegion:
     """Quick at a strength that stays; for one that moves, what it comes out better under, and one Gram."""
     if not strength.is_adaptive:
         return TrustRegion()
-    return TrustRegion(initial_damping=0.1, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)
+    return TrustRegion(damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)
 
 
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
@@ -292,7 +292,7 @@ def ggn_score(
         strength: τ > 0, or `Evidence()`.
         solver: how the linear system is solved.
         step: how far to go; by default `TrustRegion()`, and where the strength moves
-            `TrustRegion(initial_damping=0.1, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)`.
+            `TrustRegion(damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)`.
         damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
 
     Returns:

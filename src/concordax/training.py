@@ -101,9 +101,9 @@ def train(
         data: (inputs, targets), n rows each; or what brings them batch by batch, a `Stream` or what one is made of.
         strength: τ > 0, or `Evidence()`.
         solver: how the linear systems are solved.
-        step: the step rule; by default `TrustRegion()` on all rows, with `initial_damping=0.1`,
-            `damping_rule=GainRatio()`, `geodesic=False` and `damp_in_hessian=True` where the strength moves, and
-            `StochasticTrustRegion()` on mini-batches.
+        step: the step rule; by default `TrustRegion()` on all rows, with `damping_rule=GainRatio()`,
+            `geodesic=False` and `damp_in_hessian=True` where the strength moves, and `StochasticTrustRegion()` on
+            mini-batches.
         damping: λ ≥ 0 added to every solve.
         optimizer: an optax optimizer that takes the place of solver, step and damping: `optax.adam(1e-3)`, or
             `optax.lbfgs()` on all rows. Fields of the history that it has nothing for are NaN.

@@ -67,8 +67,8 @@ class TrustRegion(AbstractStep):
 
     Args:
         max_attempts: trials a step before it is given up and the parameters stay.
-        initial_damping: the first λ, in units of the mean of diag K. Where the data also choose the strength, a large
-            one leaves it time to settle before the features have moved far.
+        initial_damping: the first λ, in units of the mean of diag K. Below 1 the first steps get on faster; where the
+            data also choose the strength, a large one leaves it time to settle before the features have moved far.
         damping_rule: how λ follows ρ: `MissedShare()` for a strength that stays, `GainRatio()` for one that moves, or
             `Nielsen()`; docs/steps.md compares them.
         geodesic: whether each trial follows the bending of the model to second order: δ + ½a with
@@ -99,7 +99,7 @@ class TrustRegion(AbstractStep):
         self,
         max_attempts: int = 12,
         *,
-        initial_damping: float = 0.03,
+        initial_damping: float = 0.1,
         damping_rule: AbstractDampingRule = MissedShare(),
         geodesic: bool = True,
         damp_in_hessian: bool = False,

@@ -24,7 +24,7 @@ from .stochastic import stochastic_complexity
 # Random vectors for the trace of K, the scale of a first damping: each costs a product with Wᵀ.
 _TRACE_PROBES = 8
 # A correction of second order is solved for to this share of itself, in so many iterations at most.
-_ROUGHLY, _FEW = 0.1, 10
+_ROUGHLY, _FEW = 0.1, 3
 
 
 class _PreparedNystrom(AbstractPrepared):
