@@ -138,7 +138,7 @@ _SOLVERS = {
 @pytest.mark.parametrize("solver", _SOLVERS)
 @pytest.mark.parametrize("problem", helpers.PROBLEMS)
 def test_following_a_change_of_the_residual(problem, solver):
-    """δ − (WᵀW + tH)⁻¹Wᵀx by dense NumPy, x beside r and as large, in the norm of WᵀW + tH; without a factor, roughly."""
+    """δ − (WᵀW + tH)⁻¹Wᵀx by dense NumPy, in the norm of WᵀW + tH; without a factor, roughly."""
     case = helpers.make_case(problem, "squared")
     flat, unravel = ravel_pytree(case.params)
     columns = case.targets.shape[1]
