@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._status import StepStatus
 from .metrics import DiagonalMetric, ScalarMetric
 from .penalties import AbstractPenalty
-from .solvers import AbstractFactored, AbstractPrepared, Solution, SolveStats
+from .solvers import AbstractPrepared, AbstractShifted, Solution, SolveStats
 from .steps import AbstractStep, LocalProblem
 from .system import System
 from .trust_region import TrustRegion
@@ -76,7 +76,7 @@ class PreparedProximal(AbstractPrepared):
         return _ShiftedProximal(self.system, self.prepare, self.penalty, self.flat, strength, strength + damping)
 
 
-class _ShiftedProximal(AbstractFactored):
+class _ShiftedProximal(AbstractShifted):
     system: System
     prepare: Callable[[System], AbstractPrepared]
     penalty: AbstractPenalty

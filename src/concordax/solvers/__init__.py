@@ -3,8 +3,8 @@
 from .auto import Auto as Auto
 from .auto import Plan as Plan
 from .base import AbstractFactorable as AbstractFactorable
-from .base import AbstractFactored as AbstractFactored
 from .base import AbstractPrepared as AbstractPrepared
+from .base import AbstractShifted as AbstractShifted
 from .base import AbstractSolver as AbstractSolver
 from .base import Complexity as Complexity
 from .base import Solution as Solution

@@ -78,7 +78,7 @@ def complexity_of(leverage: Float[Array, "n k k"], log_determinant: Float[Array,
     return Complexity(leverage, log_determinant, gamma, jnp.zeros_like(gamma))
 
 
-class AbstractFactored(eqx.Module):
+class AbstractShifted(eqx.Module):
     """A prepared system at one shift t = τ + λ: what depends on that is formed too, for all right-hand sides."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class AbstractPrepared(eqx.Module):
     system: eqx.AbstractVar[System]
 
     @abstractmethod
-    def at(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> AbstractFactored:
+    def at(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> AbstractShifted:
         """The system at shift τ + λ."""
 
     def solve(self, strength: Float[Array, ""], damping: Float[Array, ""]) -> Solution:

@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 
 from ..linalg import SPDFactor, factorize, transposed_product
 from ..system import System
-from .base import AbstractFactorable, AbstractFactored, AbstractSolver, dual_leverage, finish
+from .base import AbstractFactorable, AbstractShifted, AbstractSolver, dual_leverage, finish
 
 # Vectors of a block of products with Wᵀ.
 _VECTORS = 64
 
 
-class _FactoredDual(AbstractFactored):
+class _ShiftedDual(AbstractShifted):
     system: System
     image: Float[Array, "n k"]
     strength: Float[Array, ""]
@@ -67,7 +67,7 @@ class _PreparedDual(AbstractFactorable):
         return factorize(self.gram, shift)
 
     def at(self, strength, damping):
-        return _FactoredDual(self.system, self.image, strength, self.factor(strength + damping))
+        return _ShiftedDual(self.system, self.image, strength, self.factor(strength + damping))
 
     def leverage(self, factor):
         return dual_leverage(self.system, factor)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from ..metrics import Root
 from ..system import System
-from .base import AbstractFactored, AbstractPrepared, AbstractSolver, Solution, SolveStats
+from .base import AbstractPrepared, AbstractShifted, AbstractSolver, Solution, SolveStats
 from .conjugate_gradients import CGState, conjugate_gradients
 from .nystrom import NystromSketch, nystrom_sketch
 from .stochastic import stochastic_complexity
@@ -43,7 +43,7 @@ class _PreparedNystrom(AbstractPrepared):
         return jnp.mean(jax.lax.map(lambda z: jnp.sum(self.root.rmv(self.system.jacobian.rmv(z)) ** 2), signs))
 
     def at(self, strength, damping):
-        return _FactoredNystrom(self, strength, strength + damping)
+        return _ShiftedNystrom(self, strength, strength + damping)
 
     def sketch(self, carried) -> NystromSketch:
         """The sketch of Rᵀ Wᵀ W R.
@@ -64,7 +64,7 @@ class _PreparedNystrom(AbstractPrepared):
         return stochastic_complexity(self.system, self.root, self.sketch(strength), strength)
 
 
-class _FactoredNystrom(AbstractFactored):
+class _ShiftedNystrom(AbstractShifted):
     """Nothing is factored: a shift and what solves at it."""
 
     prepared: _PreparedNystrom

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 from ..linalg import SPDFactor, factorize, transposed_product
 from ..metrics import Root
 from ..system import System
-from .base import AbstractFactorable, AbstractFactored, AbstractSolver, finish
+from .base import AbstractFactorable, AbstractShifted, AbstractSolver, finish
 
 _REFINEMENTS = 2
 
 
-class _FactoredPrimal(AbstractFactored):
+class _ShiftedPrimal(AbstractShifted):
     system: System
     root: Root
     strength: Float[Array, ""]
@@ -54,7 +54,7 @@ class _PreparedPrimal(AbstractFactorable):
         return factorize(self.normal, shift)
 
     def at(self, strength, damping):
-        return _FactoredPrimal(self.system, self.root, strength, self.factor(strength + damping))
+        return _ShiftedPrimal(self.system, self.root, strength, self.factor(strength + damping))
 
     def leverage(self, factor):
         """‖L⁻¹ Rᵀ W_iᵀ‖² a row, over chunks of rows: W R is never held whole."""

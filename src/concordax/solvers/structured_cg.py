@@ -18,8 +18,8 @@ from ..metrics import AbstractMetric
 from ..substitution import Substitution, substitution
 from ..system import System
 from .base import (
-    AbstractFactored,
     AbstractPrepared,
+    AbstractShifted,
     AbstractSolver,
     Solution,
     SolveStats,
@@ -58,7 +58,7 @@ class _PreparedCG(AbstractPrepared):
         factor = factorize(self.gram, (strength + damping).astype(low))
         # The factor of lower precision may have needed a larger shift; the system has its own.
         shift = factor.shift if low == self.system.residual.dtype else strength + damping
-        return _FactoredCG(self, strength, damping, shift, factor, substitution(factor))
+        return _ShiftedCG(self, strength, damping, shift, factor, substitution(factor))
 
     def complexity(self, strength):
         """Exact where K is there or cheap; else from the factor of K̃ + τI in full precision, exact under L2."""
@@ -75,7 +75,7 @@ class _PreparedCG(AbstractPrepared):
         return complexity_of(dual_leverage(self.system, factor), log_determinant(factor))
 
 
-class _FactoredCG(AbstractFactored):
+class _ShiftedCG(AbstractShifted):
     prepared: _PreparedCG
     strength: Float[Array, ""]
     damping: Float[Array, ""]
