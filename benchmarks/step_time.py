@@ -2,7 +2,7 @@
 
     python benchmarks/step_time.py --output benchmarks/records/step_time.json
 
-Each workload's three contestants run in one process, in turns, and the medians are compared, so that a machine that
+Each workload's four contestants run in one process, in turns, and the medians are compared, so that a machine that
 slows down slows all of them.
 
 - step: one trust-region update through `Algorithm.update`, the objective at the trial point included, from a point two
@@ -52,7 +52,7 @@ STRENGTH = 1e-4
 
 
 def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, object]]:
-    """The compiled step, naive step and floor, each a function without arguments; and what was found on the way."""
+    """The compiled steps, naive step and floor, each a function without arguments; and what was found on the way."""
     algorithm, default = (
         make_algorithm(
             workload.model, workload.loss, workload.regularizer,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..linalg import upper_product
 from ..metrics import AbstractMetric, GroupMetric, Root, ScalarMetric
@@ -100,8 +100,14 @@ class AbstractJacobian(eqx.Module):
         rows = max(1, min(n, CHUNK_ELEMENTS // (k * size)))
         chunks = math.ceil(n / rows)
 
-        def cut(leaf: Array) -> Array:
-            widths = [(0, chunks * rows - n), *[(0, 0)] * (leaf.ndim - 1)]
-            return jnp.pad(leaf, widths).reshape(chunks, rows, *leaf.shape[1:])
+        return cut_in_chunks(self, n, chunks, rows)
 
-        return jax.tree.map(cut, self)
+
+def cut_in_chunks(tree: PyTree, count: int, chunks: int, rows: int, mode: str = "constant") -> PyTree:
+    """Leaves of `count` rows as [chunks, rows, ...], filled up at the end as `jnp.pad` does in that mode."""
+
+    def cut(leaf: Array) -> Array:
+        widths = [(0, chunks * rows - count), *[(0, 0)] * (leaf.ndim - 1)]
+        return jnp.pad(leaf, widths, mode=mode).reshape(chunks, rows, *leaf.shape[1:])
+
+    return jax.tree.map(cut, tree)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from .base import cut_in_chunks
 
 # Rows of a chunk. What two nested passes hold of all rows at once was the largest part of a step's memory: at N = 1000
 # it went beyond the size up to which malloc keeps what is freed, and new pages took a third of the step.
@@ -28,6 +29,7 @@ def second_derivative(
         direction: δ.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> value, second = second_derivative(lambda at, x: x * at**2, jnp.ones(1), jnp.ones((1, 1)), 3 * jnp.ones(1))
         >>> float(value[0, 0]), float(second[0, 0])
         (1.0, 18.0)
@@ -47,11 +49,7 @@ def second_derivative(
         return of_rows(inputs)
     rows = -(-count // chunks)
 
-    def cut(leaf: Array) -> Array:
-        # Filled up with the last row: of zeros a model may not be defined.
-        widths = [(0, chunks * rows - count), *[(0, 0)] * (leaf.ndim - 1)]
-        return jnp.pad(leaf, widths, mode="edge").reshape(chunks, rows, *leaf.shape[1:])
-
-    parts = jax.lax.map(of_rows, jax.tree.map(cut, inputs))
+    # Filled up with the last row: of zeros a model may not be defined.
+    parts = jax.lax.map(of_rows, cut_in_chunks(inputs, count, chunks, rows, mode="edge"))
     outputs, second = (part.reshape(-1, part.shape[-1])[:count] for part in parts)
     return outputs, second
