@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from workloads import Workload, build, synthetic
 
 import concordax as cx
-from concordax.linalg import transposed_product
+from concordax.linalg import product_transposed, transposed_product
 from concordax.optimizer import make_algorithm
 from concordax.solvers.costs import exact_gram_pays
 
@@ -112,7 +112,7 @@ def floor(workload: Workload, attempts: int, iterations: int, *, by_pairs: bool)
     cholesky = jax.jit(jnp.linalg.cholesky)
     products = jax.jit(
         lambda layers, weights: [
-            (a @ w.T, transposed_product(g[:n], a)) for (g, a), w in zip(layers, weights, strict=True)
+            (product_transposed(a, w), transposed_product(g[:n], a)) for (g, a), w in zip(layers, weights, strict=True)
         ]
     )
 

@@ -48,7 +48,7 @@ LEAVES: dict[str, frozenset[str]] = {
     "files": frozenset({"errors"}),
     "compilation_cache": frozenset(),
     "compilation": frozenset(),
-    "models": frozenset({"_types"}),
+    "models": frozenset({"_types", "linalg"}),
     "columns": frozenset({"errors"}),
     "tabular": frozenset({"errors", "columns"}),
     "bundled": frozenset({"errors"}),

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from concordax.linalg import factorize, inverse_lower, long_sum, transposed_product, upper_product, upper_triangle
+from concordax.linalg import (
+    factorize,
+    inverse_lower,
+    long_sum,
+    product_transposed,
+    transposed_product,
+    upper_product,
+    upper_triangle,
+)
 
 SIZE = 8
 _factorize = jax.jit(factorize)
@@ -148,18 +156,32 @@ def test_transposed_product(columns, dtype):
     np.testing.assert_allclose(found, x.astype(float).T @ y, atol=1e-5 if dtype == "float32" else 1e-13)
 
 
+@pytest.mark.parametrize("sizes", [(1, 5, 3), (16, 7, 40), (16, 7, 9), (64, 3, 65), (65, 3, 80)])
+def test_product_transposed(sizes):
+    """Of few rows, which is the turned one, and of more; of the same derivatives either way."""
+    n, d, m = sizes
+    rng = np.random.default_rng(n)
+    x, y, u = rng.normal(size=(n, d)), rng.normal(size=(m, d)), rng.normal(size=(n, m))
+    found, pullback = jax.vjp(jax.jit(product_transposed), jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(found, x @ y.T, atol=1e-13)
+    for gradient, expected in zip(pullback(jnp.asarray(u)), (u @ y, u.T @ x), strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-12)
+    tangent = jax.jvp(product_transposed, (jnp.asarray(x), jnp.asarray(y)), (jnp.asarray(x), jnp.asarray(2 * y)))[1]
+    np.testing.assert_allclose(tangent, 3 * x @ y.T, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 511, 512, 513, 10_007, 100_000])
+@pytest.mark.parametrize("size", [1, 255, 256, 1023, 1024, 1027, 2049, 10_007, 100_000])
 def test_long_sum(size, dtype):
     """Also of sizes that fill no table, and as the sum of a function that XLA fuses with it."""
     values = np.random.default_rng(size).normal(size=size).astype(dtype)
     values[-1] = 100.0
-    found = jax.jit(lambda x: long_sum(jnp.sqrt(1 + x**2)))(jnp.asarray(values))
+    found = jax.jit(lambda x: long_sum(lambda x: jnp.sqrt(1 + x**2), x))(jnp.asarray(values))
     assert found.dtype == dtype
     expected = np.sum(np.sqrt(1 + values.astype(float) ** 2))
     assert float(found) == pytest.approx(expected, rel=10 * float(np.finfo(dtype).eps))
-    assert not np.isfinite(long_sum(jnp.asarray(values).at[-1].set(jnp.inf)))
-    assert np.isnan(long_sum(jnp.asarray(values).at[0].set(jnp.nan)))
+    assert not np.isfinite(long_sum(jnp.abs, jnp.asarray(values).at[-1].set(jnp.inf)))
+    assert np.isnan(long_sum(jnp.abs, jnp.asarray(values).at[0].set(jnp.nan)))
 
 
 # One block, two, halves that are not equal, and halves of halves.

@@ -124,11 +124,11 @@ class DiagonalMetric(AbstractMetric):
 
     def squared_norm(self, x):
         """Σ x²/d over the coordinates that can move: d is 0 where a penalty holds one."""
-        return long_sum(jnp.where(self.inverse > 0, x**2 / self.inverse, 0.0))
+        return long_sum(lambda d, x: jnp.where(d > 0, x**2 / d, 0.0), self.inverse, x)
 
     def squared_dual_norm(self, y):
         """Σ d y²."""
-        return long_sum(self.inverse * y**2)
+        return long_sum(lambda d, y: d * y**2, self.inverse, y)
 
     def root(self):
         """√d."""
@@ -172,7 +172,7 @@ class GroupMetric(AbstractMetric):
 
     def squared_dual_norm(self, y):
         """Σ D y² + Σ_g (w_gᵀ y)²: a sum of squares."""
-        return long_sum(self.inverse * y**2) + jnp.sum(self.groups.total(self.along * y) ** 2)
+        return long_sum(lambda d, y: d * y**2, self.inverse, y) + jnp.sum(self.groups.total(self.along * y) ** 2)
 
     def root(self):
         """D^½ (I + β zzᵀ) with β = (√(1 + ‖z‖²) − 1)/‖z‖² = 1/(1 + √(1 + ‖z‖²))."""

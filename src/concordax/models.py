@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+from .linalg import product_transposed
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
@@ -71,7 +72,7 @@ def _forward(params, inputs, taps, activation, scales):
         features = scale * (act(hidden) if index else hidden)
         if layer.bias is not None:
             features = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)
-        hidden = features[:, : layer.weight.shape[1]] @ layer.weight.T
+        hidden = product_transposed(features[:, : layer.weight.shape[1]], layer.weight)
         hidden = hidden if layer.bias is None else hidden + layer.bias[None, :]
         hidden = hidden if taps is None else hidden + taps[index]
         seen.append(features)

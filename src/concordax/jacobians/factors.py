@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..linalg import transposed_product
+from ..linalg import product_transposed, transposed_product
 
 
 class LayerFactors(eqx.Module):
@@ -59,7 +59,7 @@ class LayerFactors(eqx.Module):
         """G (V a) for every example."""
         if self._narrow:
             return jnp.sum((self.backward[:, 0] @ weight) * self.forward, axis=1, keepdims=True)
-        return jnp.einsum("nko,no->nk", self.backward, self.forward @ weight.T)
+        return jnp.einsum("nko,no->nk", self.backward, product_transposed(self.forward, weight))
 
     def rmv(self, u: Float[Array, "n k"]) -> Float[Array, "d_out d_in"]:
         """Σ over examples of (Gᵀ u) aᵀ."""

@@ -71,7 +71,7 @@ class SmoothBox(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ over the walls."""
-        return self.smoothing * sum_of([long_sum(self._wall(t)[0]) for t, _ in self._walls(x)])
+        return self.smoothing * sum_of([long_sum(lambda t: self._wall(t)[0], t) for t, _ in self._walls(x)])
 
     def gradient(self, x):
         """Σ ∓φ' over the walls."""

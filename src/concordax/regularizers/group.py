@@ -57,8 +57,7 @@ class GroupPseudoHuber(AbstractRegularizer):
 
     def value(self, x):
         """Σ ω ‖x‖²/(s + μ), summed over parameters: ω(s − μ) without its cancellation."""
-        t, root, weight = self._scaled(x)
-        return self.smoothing * long_sum(weight * t * (t / (1 + root)))
+        return self.smoothing * long_sum(lambda t, root, weight: weight * t * (t / (1 + root)), *self._scaled(x))
 
     def gradient(self, x):
         """ω x/s."""

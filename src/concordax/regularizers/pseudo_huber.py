@@ -36,8 +36,7 @@ class PseudoHuber(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ (√(1+t²) − 1), as t·(t/(1+√(1+t²))): the difference would lose every digit at small t."""
-        t, root = self._scaled(x)
-        return self.smoothing * long_sum(t * (t / (1 + root)))
+        return self.smoothing * long_sum(lambda t, root: t * (t / (1 + root)), *self._scaled(x))
 
     def gradient(self, x):
         """t/√(1+t²)."""

@@ -38,7 +38,7 @@ class AbstractSeparable(AbstractRegularizer):
 
     def value(self, x):
         """μ Σ φ(x/μ)."""
-        return self.smoothing * long_sum(self.kernel(self._scaled(x)))
+        return self.smoothing * long_sum(self.kernel, self._scaled(x))
 
     def gradient(self, x):
         """φ'(x/μ)."""

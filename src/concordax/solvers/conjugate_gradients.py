@@ -93,14 +93,16 @@ def conjugate_gradients(
 
 def _moved(product: Callable, state: CGState) -> CGState:
     """The state after a move along the search direction, or, where there is none yet, as it is."""
-    first = state.iterations < 0
-    none = jax.tree.map(jnp.zeros_like, (state.residual, state.carried))
-    # A function of its own: a method of a module is hashed with the arrays in it, which have no hash.
-    image, companions = jax.lax.cond(first, lambda _: none, lambda search: product(search), state.search)
-    size = jnp.where(first, 1, state.slope / jnp.vdot(state.search, image))
-    return state._replace(
-        carried=jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions),
-        residual=state.residual - size * image,
-        size=size,
-        iterations=state.iterations + 1,
-    )
+
+    def move(moving):
+        _, state = moving
+        image, companions = product(state.search)
+        size = state.slope / jnp.vdot(state.search, image)
+        carried = jax.tree.map(lambda sum, move: sum + size * move, state.carried, companions)
+        return jnp.zeros((), bool), state._replace(
+            carried=carried, residual=state.residual - size * image, size=size
+        )
+
+    # A loop of at most one round: a cond would copy what is carried, 400,000 numbers for the pictures of a mini-batch.
+    _, moved = jax.lax.while_loop(lambda moving: moving[0], move, (state.iterations >= 0, state))
+    return moved._replace(iterations=state.iterations + 1)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..jacobians import LayeredJacobian
-from ..linalg import SPDFactor, factorize
-from ..metrics import AbstractMetric
+from ..linalg import SPDFactor, factorize, symmetric
+from ..metrics import AbstractMetric, GroupMetric
 from ..substitution import Substitution, substitution
 from ..system import System
 from .base import (
@@ -58,7 +58,8 @@ class _PreparedCG(AbstractPrepared):
         factor = factorize(self.gram, (strength + damping).astype(low))
         # The factor of lower precision may have needed a larger shift; the system has its own.
         shift = factor.shift if low == self.system.residual.dtype else strength + damping
-        return _ShiftedCG(self, strength, damping, shift, factor, substitution(factor))
+        # Of K itself one or two solves are taken, too few to invert anything for.
+        return _ShiftedCG(self, strength, damping, shift, factor, factor if self.exact else substitution(factor))
 
     def complexity(self, strength):
         """Exact where K is there or cheap; else from the factor of K̃ + τI in full precision, exact under L2."""
@@ -81,7 +82,7 @@ class _ShiftedCG(AbstractShifted):
     damping: Float[Array, ""]
     shift: Float[Array, ""]
     factor: SPDFactor
-    inverse: Substitution
+    inverse: SPDFactor | Substitution
 
     @property
     def system(self) -> System:
@@ -93,9 +94,8 @@ class _ShiftedCG(AbstractShifted):
         uncounted = int(not prepared.exact)
         begin = self._corrected() if prepared.exact else self._from_nothing()
         budget = prepared.solver.max_iterations + uncounted
-        end = conjugate_gradients(
-            self._product, self._precondition, *begin, self._measure, budget, measured=jnp.zeros_like(self.shift)
-        )
+        unknown = jnp.zeros_like(self.system.gradient), jnp.zeros_like(self.shift)
+        end = conjugate_gradients(self._product, self._precondition, *begin, self._measure, budget, measured=unknown)
         solution = self._solution(end, uncounted)
         return self._handed_over(solution) if prepared.solver.hand_over else solution
 
@@ -103,8 +103,8 @@ class _ShiftedCG(AbstractShifted):
         return direction - self.system.metric.solve(self.system.jacobian.rmv(self._precondition(change)))
 
     def _precondition(self, v):
-        low = self.prepared.gram.dtype
-        return self.inverse.solve(v.reshape(-1).astype(low)).reshape(v.shape).astype(v.dtype)
+        low, vector = self.prepared.gram.dtype, v.reshape(-1)
+        return self.inverse.solve(vector.astype(low)).reshape(v.shape).astype(v.dtype)
 
     def _product(self, v):
         system = self.system
@@ -113,18 +113,19 @@ class _ShiftedCG(AbstractShifted):
         return image + self.shift * v, (-pulled, -image)
 
     def _measure(self, state: CGState):
-        """Whether what is left is small, as the model's own energy, and ‖δ‖²_H.
+        """Whether what is left is small, as the model's own energy, and (δ, ‖δ‖²_H).
 
         Of δ's error E, ‖WE‖² + t‖E‖²_H = sᵀK(K + tI)⁻¹s, and of δ the same form.
         """
-        shift, residual, dtype = self.shift, state.residual, self.shift.dtype
-        squared_norm = self.system.metric.squared_dual_norm(state.carried[0])
-        energy = jnp.sum(state.carried[1] ** 2) + shift * squared_norm
+        shift, residual, dtype, metric = self.shift, state.residual, self.shift.dtype, self.system.metric
+        dual, image = state.carried
+        squared_norm = metric.squared_dual_norm(dual)
+        energy = jnp.sum(image**2) + shift * squared_norm
         error = jnp.vdot(residual, residual - shift * state.conditioned)
         # Where t M⁻¹ s is nearly s, their difference is the rounding of M⁻¹, of either sign.
         least = float(jnp.finfo(self.prepared.gram.dtype).eps) * jnp.vdot(residual, residual)
         tolerance = max(self.prepared.solver.tolerance, 8 * float(jnp.finfo(dtype).eps))
-        return jnp.maximum(error, least) <= tolerance**2 * energy, squared_norm
+        return jnp.maximum(error, least) <= tolerance**2 * energy, (metric.solve(dual), squared_norm)
 
     def _from_nothing(self):
         """(Hδ, Wδ) and the residual at u = 0.
@@ -143,14 +144,22 @@ class _ShiftedCG(AbstractShifted):
         system, share = self.system, self.strength / self.shift
         u = self._precondition(system.residual - share * self.prepared.image)
         dual = -(system.jacobian.rmv(u) + share * system.gradient)
-        image = system.jacobian.mv(system.metric.solve(dual))
+        # Through K, whose rounding the residual then does not see, where that is below the tolerance: a product with W
+        # reads as many numbers as δ has once more.
+        gram = self.prepared.gram
+        rounding = jnp.finfo(gram.dtype).eps * jnp.sum(jnp.diagonal(gram)) / self.shift
+        image = jax.lax.cond(
+            rounding <= self.prepared.solver.tolerance,
+            lambda: -((gram.astype(u.dtype) @ u.reshape(-1)).reshape(u.shape) + share * self.prepared.image),
+            lambda: system.jacobian.mv(system.metric.solve(dual)),
+        )
         return (dual, image), system.residual - self.shift * u + image
 
     def _solution(self, end: CGState, uncounted: int) -> Solution:
-        (dual, image), squared_norm = end.carried, end.measured
+        image, (direction, squared_norm) = end.carried[1], end.measured
         # Not finite where an entry of Hδ, or one of b, is not.
         usable = self.factor.ok & jnp.isfinite(squared_norm) & jnp.isfinite(end.slope) & jnp.all(jnp.isfinite(image))
-        direction, image = (jnp.where(usable, x, 0.0) for x in (self.system.metric.solve(dual), image))
+        direction, image = (jnp.where(usable, x, 0.0) for x in (direction, image))
         counted = jnp.maximum(end.iterations - uncounted, 0)
         return Solution(
             direction=direction,
@@ -261,5 +270,9 @@ class StructuredCG(AbstractSolver):
 
 
 def _gram(jacobian: LayeredJacobian, metric: AbstractMetric, *, exact: bool) -> Float[Array, "m m"]:
-    """K or K̃."""
-    return jacobian.gram(metric) if exact else jacobian.structured_gram(metric)
+    """K, whole, or the upper triangle of K̃."""
+    if not exact:
+        return jacobian.structured_gram(metric)
+    gram = jacobian.gram(metric)
+    # By pairs K is whole; what groups add to it is an upper triangle.
+    return symmetric(gram) if isinstance(metric, GroupMetric) else gram
