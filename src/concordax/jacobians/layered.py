@@ -166,15 +166,11 @@ def layered_jacobian(
     outputs, pullback, forwards = jax.vjp(lambda t: model.tapped(params, inputs, t), taps, has_aux=True)
     # Row i of the outputs depends on row i of the taps alone: one cotangent of ones serves every row.
     rows, columns = outputs.shape
-    basis = jnp.broadcast_to(jnp.eye(columns, dtype=outputs.dtype)[:, None, :], (columns, *outputs.shape))
-    (backwards,) = jax.vmap(pullback)(basis)
-
-    def rows_first(backward: Array) -> Array:
-        # One output: a change of shape, where moved axes would be a copy.
-        return backward.reshape(rows, 1, -1) if columns == 1 else jnp.moveaxis(backward, 0, 1)
+    basis = jnp.broadcast_to(jnp.eye(columns, dtype=outputs.dtype), (rows, columns, columns))
+    (backwards,) = jax.vmap(pullback, in_axes=1, out_axes=1)(basis)
 
     layers = tuple(
-        LayerFactors(rows_first(backward), forward, layer.bias is not None)
+        LayerFactors(backward, forward, layer.bias is not None)
         for backward, forward, layer in zip(backwards, forwards, params, strict=True)
     )
     return outputs, LayeredJacobian(layers)
