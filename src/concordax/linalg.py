@@ -198,8 +198,10 @@ def factorize(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> SPDFactor
 def _cholesky(matrix: Float[Array, "n n"], shift: Float[Array, ""]) -> Float[Array, "n n"]:
     # Transposed on the way in and out, both lie in memory as LAPACK has them: no copies from rows to columns. Of the
     # transpose LAPACK reads the lower triangle. The shift goes in with the copy that LAPACK writes on; a scatter along
-    # the diagonal is a loop of its own to XLA's former emitters, with a transposition before and after.
-    shifted = matrix.T + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
+    # the diagonal is a loop of its own to XLA's former emitters, with a transposition before and after. The places are
+    # tied to the shift: taken out of a loop over shifts, they would be N² truth values, and their transpose.
+    places, shift = jax.lax.optimization_barrier((jnp.arange(len(matrix)), shift))
+    shifted = jnp.where(places[:, None] == places, matrix.T + shift, matrix.T)
     return jnp.linalg.cholesky(shifted, symmetrize_input=False).T
 
 

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+
 from .linalg import product_transposed
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
