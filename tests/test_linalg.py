@@ -156,18 +156,18 @@ def test_transposed_product(columns, dtype):
     np.testing.assert_allclose(found, x.astype(float).T @ y, atol=1e-5 if dtype == "float32" else 1e-13)
 
 
-@pytest.mark.parametrize("sizes", [(1, 5, 3), (16, 7, 40), (16, 7, 9), (64, 3, 65), (65, 3, 80)])
+@pytest.mark.parametrize("sizes", [(1, 5, 3), (16, 1000, 70), (16, 7000, 10), (64, 1100, 65), (65, 1100, 80)])
 def test_product_transposed(sizes):
-    """Of few rows, which is the turned one, and of more; of the same derivatives either way."""
+    """Of few rows against many numbers, which is the turned one, and of others; with its derivatives."""
     n, d, m = sizes
     rng = np.random.default_rng(n)
     x, y, u = rng.normal(size=(n, d)), rng.normal(size=(m, d)), rng.normal(size=(n, m))
     found, pullback = jax.vjp(jax.jit(product_transposed), jnp.asarray(x), jnp.asarray(y))
-    np.testing.assert_allclose(found, x @ y.T, atol=1e-13)
+    np.testing.assert_allclose(found, x @ y.T, atol=1e-11)
     for gradient, expected in zip(pullback(jnp.asarray(u)), (u @ y, u.T @ x), strict=True):
         np.testing.assert_allclose(gradient, expected, atol=1e-12)
     tangent = jax.jvp(product_transposed, (jnp.asarray(x), jnp.asarray(y)), (jnp.asarray(x), jnp.asarray(2 * y)))[1]
-    np.testing.assert_allclose(tangent, 3 * x @ y.T, atol=1e-12)
+    np.testing.assert_allclose(tangent, 3 * x @ y.T, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

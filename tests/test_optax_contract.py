@@ -109,8 +109,9 @@ def test_scan_and_vmap_equal_the_loop():
 
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     together = jax.jit(jax.vmap(scanned))(*stacked)
+    # The bending of the model is taken in float32: what rounds a direction otherwise rounds the correction by 1e-7.
     for index, one in enumerate(looped):
-        _assert_same(jax.tree.map(lambda x, index=index: x[index], together), one, rtol=1e-7)
+        _assert_same(jax.tree.map(lambda x, index=index: x[index], together), one, rtol=1e-5)
     assert helpers.relative_error(helpers.flatten(looped[0]), helpers.flatten(looped[1])) > 0.1
 
 

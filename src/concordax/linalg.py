@@ -64,8 +64,8 @@ class SPDFactor(eqx.Module):
         return 2 * jnp.sum(jnp.log(jnp.diagonal(self.upper)))
 
 
-# Rows up to which a product turns its sides.
-_FEW = 64
+# Rows up to which a product turns its sides, and numbers on the other side from which it does.
+_FEW, _LARGE = 64, 2**16
 # Size at which halving a triangular inverse stops paying.
 _LEAF = 128
 # Parts of a long sum, and columns of the table of what they add up to. Of eight parts XLA's loop was four times slower.
@@ -133,12 +133,12 @@ def transposed_product(x: Float[Array, "n a"], y: Float[Array, "n b"]) -> Float[
 
 
 def product_transposed(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """x yᵀ, where x has few rows as (y xᵀ)ᵀ.
+    """x yᵀ; of few rows x and a large y as (y xᵀ)ᵀ.
 
     XLA's product on a CPU turns its whole right side before it begins: for the 784 × 512 weights of a mini-batch of 16
-    rows that took a third of the time. From some hundred rows on it is nothing.
+    rows that took a third of the time. From some hundred rows on it is nothing, nor is it on small weights.
     """
-    if x.shape[0] > _FEW or x.shape[0] >= y.shape[0]:
+    if x.shape[0] > _FEW or x.shape[0] >= y.shape[0] or y.size < _LARGE:
         return x @ y.T
     copied = jax.lax.optimization_barrier
     return copied(copied(y @ copied(x.T)).T)
