@@ -147,7 +147,7 @@ class _ShiftedCG(AbstractShifted):
         # Through K, whose rounding the residual then does not see, where that is below the tolerance: a product with W
         # reads as many numbers as δ has once more.
         gram = self.prepared.gram
-        rounding = jnp.finfo(gram.dtype).eps * jnp.sum(jnp.diagonal(gram)) / self.shift
+        rounding = jnp.finfo(gram.dtype).eps * self.prepared.trace() / self.shift
         image = jax.lax.cond(
             rounding <= self.prepared.solver.tolerance,
             lambda: -((gram.astype(u.dtype) @ u.reshape(-1)).reshape(u.shape) + share * self.prepared.image),
