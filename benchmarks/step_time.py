@@ -58,7 +58,7 @@ def contestants(workload: Workload) -> tuple[dict[str, Callable], dict[str, obje
             workload.model, workload.loss, workload.regularizer,
             strength=workload.strength, solver=cx.Auto().alone, step=step, damping=0.0,
         )
-        for step in (cx.TrustRegion(geodesic=False, damp_in_hessian=True), cx.TrustRegion())
+        for step in (cx.TrustRegion(corrections=0, damp_in_hessian=True), cx.TrustRegion())
     )  # fmt: skip
     batch = algorithm.batch(workload.start, workload.inputs, workload.targets)
     update = jax.jit(algorithm.update)

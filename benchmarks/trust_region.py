@@ -1,9 +1,9 @@
-"""The trust region's choices: rules for the damping, and the bending of the model, on four synthetic problems.
+"""The trust region's choices: rules for the damping, and corrections for the bending, on four synthetic problems.
 
     python benchmarks/trust_region.py --output benchmarks/records/trust_region.json
 
 A wide network on a teacher of its own form, a deep one on a smooth function, three exponentials of unknown rates, and
-the classes of three spirals, each from ten starts for 300 steps. Compared is F after 30, 100 and 300 steps, over the
+the classes of three spirals, each from ten starts for 300 steps. Compared is F after 10, 30, 100 and 300 steps, over the
 lowest that any of them reached from that start; and what they cost: trials, and the median step of a second run, the
 first being the one that compiles.
 """
@@ -19,12 +19,13 @@ from results import write
 import concordax as cx
 
 STEPS, SEEDS = 300, 10
-AFTER = (30, 100, 300)
+AFTER = (10, 30, 100, 300)
 RULES = {
     "`MissedShare()`, the default": cx.TrustRegion(),
     "`GainRatio()`": cx.TrustRegion(damping_rule=cx.GainRatio()),
     "`Nielsen()`": cx.TrustRegion(damping_rule=cx.Nielsen()),
-    "`MissedShare()`, without the bending": cx.TrustRegion(geodesic=False),
+    "`MissedShare()`, `corrections=1`": cx.TrustRegion(corrections=1),
+    "`MissedShare()`, `corrections=0`": cx.TrustRegion(corrections=0),
 }
 
 

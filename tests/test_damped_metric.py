@@ -98,7 +98,7 @@ def test_mixed_metric(name, damping):
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_trust_region_solves_the_damped_system(name):
-    step = cx.TrustRegion(max_attempts=1, geodesic=False)
+    step = cx.TrustRegion(max_attempts=1, corrections=0)
     local, outputs, targets = _local(helpers.REGULARIZERS[name], step)
     for damping in (0.3, 5.0):
         state = step.init(local.flat)._replace(next_damping=jnp.asarray(damping), scale=jnp.ones(()))
@@ -111,7 +111,7 @@ def test_trust_region_solves_the_damped_system(name):
 def test_damping_in_the_hessian(strength):
     """By choice, and by default where the data choose the strength."""
     name = "pseudo-huber 0.3"
-    step = cx.TrustRegion(max_attempts=1, geodesic=False, damp_in_hessian=True) if strength == TAU else None
+    step = cx.TrustRegion(max_attempts=1, corrections=0, damp_in_hessian=True) if strength == TAU else None
     parts = (cx.MLP(3, (6,), 3), cx.SquaredError(), helpers.REGULARIZERS[name])
     step = make_algorithm(*parts, strength=strength, solver=cx.Dual(), step=step, damping=0.0).step
     local, outputs, targets = _local(helpers.REGULARIZERS[name], step)
@@ -124,7 +124,7 @@ def test_damping_in_the_hessian(strength):
 @pytest.mark.parametrize("name", ["pseudo-huber 0.3", "groups: neurons"])
 def test_first_damping_is_measured_in_its_own_metric(name):
     """λ = 0.1 tr(W D⁻¹ Wᵀ)/N, and 10 of it on mini-batches."""
-    for step, share in ((cx.TrustRegion(max_attempts=1, geodesic=False), 0.1), (cx.StochasticTrustRegion(), 10.0)):
+    for step, share in ((cx.TrustRegion(max_attempts=1, corrections=0), 0.1), (cx.StochasticTrustRegion(), 10.0)):
         local, outputs, targets = _local(helpers.REGULARIZERS[name], step)
         outcome, _ = step.take(local, step.init(local.flat))
         jacobian = np.asarray(jax.jacfwd(outputs)(local.flat)).reshape(-1, SIZE)

@@ -49,7 +49,7 @@ def test_distance_and_drift_by_a_dense_solve(regularizer, monkeypatch):
     cell = _cell(question="distance", width=64, regularizer=regularizer, seed=0)
     if regularizer == "none":
         # Measured without the bending of the model, taken in float32: next to no strength makes much of its rounding.
-        monkeypatch.setattr("concordax.optimizer.TrustRegion", functools.partial(cx.TrustRegion, geodesic=False))
+        monkeypatch.setattr("concordax.optimizer.TrustRegion", functools.partial(cx.TrustRegion, corrections=0))
         cell = cell | experiment.measure(TINY, cell)
     setting = experiment._setting(TINY, cell, TINY.rows)
     model, params, inputs, targets, test = setting

@@ -97,7 +97,7 @@ def test_info_holds_the_objective_before_and_after():
 
 def test_scan_and_vmap_equal_the_loop():
     # Without the bending of the model, which is taken in float32: it rounds a step by 1e-7.
-    parts, unbent = (MODEL, cx.SquaredError(), cx.PseudoHuber(0.5)), cx.TrustRegion(geodesic=False)
+    parts, unbent = (MODEL, cx.SquaredError(), cx.PseudoHuber(0.5)), cx.TrustRegion(corrections=0)
     plain = cx.ggn_score(*parts, strength=1e-3, solver=cx.Dual(), step=unbent)
 
     def update(params, state, inputs, targets, weights):

@@ -19,7 +19,7 @@ def _run(strength, start=None, **options):
 
 
 def test_a_schedule_is_followed_step_by_step():
-    values, step = [1e-2, 3e-2, 1e-4], cx.TrustRegion(damping_rule=cx.GainRatio(), geodesic=False)
+    values, step = [1e-2, 3e-2, 1e-4], cx.TrustRegion(damping_rule=cx.GainRatio(), corrections=0)
     result = _run(cx.ScheduledStrength(values), max_steps=6, step=step, tolerance=0.0)
     np.testing.assert_allclose(result.history["strength"], [*values, 1e-4, 1e-4, 1e-4], rtol=1e-6)
     steps = start = None

@@ -21,7 +21,7 @@ RULES = {
     "backtracking": cx.Backtracking(),
     "Barzilai-Borwein": cx.BarzilaiBorwein(),
     "Barzilai-Borwein, memory": cx.BarzilaiBorwein(memory=3),
-    "trust region, geodesic": cx.TrustRegion(6, geodesic=True),
+    "trust region, corrected": cx.TrustRegion(6),
 }
 
 
@@ -373,7 +373,7 @@ def test_doubling_keeps_the_lowest_trial():
     assert int(doubled.attempts) == len(candidates)
 
 
-@pytest.mark.parametrize("rule", ["self-concordant", "Barzilai-Borwein, memory", "trust region, geodesic"])
+@pytest.mark.parametrize("rule", ["self-concordant", "Barzilai-Borwein, memory", "trust region, corrected"])
 def test_float32_stays_float32(rule):
     inputs, targets, theta = (jnp.asarray(x, jnp.float32) for x in _problem("softmax", 0, 3))
     algorithm = _algorithm(_linear, cx.SoftmaxCrossEntropy(), cx.PseudoHuber(0.3), RULES[rule])
@@ -390,6 +390,7 @@ def test_float32_stays_float32(rule):
         (lambda: cx.BarzilaiBorwein(0), r"`BarzilaiBorwein\(memory=0\)`"),
         (lambda: cx.BarzilaiBorwein(max_trials=True), r"`BarzilaiBorwein\(max_trials=True\)`"),
         (lambda: cx.SelfConcordantStep(max_doublings=-1), r"`SelfConcordantStep\(max_doublings=-1\)`"),
+        (lambda: cx.TrustRegion(corrections=-1), r"`TrustRegion\(corrections=-1\)`: must be a whole number from 0 up"),
     ],
 )
 def test_options_out_of_range_are_named(make, message):

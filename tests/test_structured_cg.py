@@ -186,7 +186,7 @@ def _train(solver, **options):
     data = (inputs, np.sin(inputs[:, :1]))
     start = helpers.draw_params(PARTS[0], rng)
     # Without the bending, which conjugate gradients follow by their preconditioner alone.
-    options = {"step": cx.TrustRegion(geodesic=False), **options}
+    options = {"step": cx.TrustRegion(corrections=0), **options}
     return cx.train(*PARTS, start, data, strength=1e-4, solver=solver, max_steps=8, tolerance=0.0, **options)
 
 

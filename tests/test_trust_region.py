@@ -211,7 +211,7 @@ def _linear(params, inputs):
 
 
 @pytest.mark.parametrize(
-    ("rule", "factor"), [(cx.MissedShare(), 0.03), (cx.GainRatio(), 0.25), (cx.Nielsen(), 1 / 3)], ids=repr
+    ("rule", "factor"), [(cx.MissedShare(), 0.01), (cx.GainRatio(), 0.25), (cx.Nielsen(), 1 / 3)], ids=repr
 )
 def test_damping_falls_where_the_model_is_true(rule, factor):
     """On a quadratic ρ = 1; the direction as one step in NumPy has it."""
@@ -236,7 +236,7 @@ def _cubic(params, inputs):
 
 def _missed_share(ratio, *, refused):
     root = np.sqrt(max(1 - ratio, 0.0) / 0.75)
-    return max(root if refused else min(root, 0.25 / ratio), 0.03)
+    return max(root if refused else min(root, 0.25 / ratio), 0.01)
 
 
 _FACTORS = {
@@ -267,7 +267,7 @@ def test_gain_ratio_sets_the_damping(rule, damping):
     taken = ratio > 1e-4
     expected *= after_step(ratio, refused=refused) if taken else after_refusal(ratio, 2 * rule.growth)
     inputs, theta = jnp.ones((1, 1)), jnp.asarray([start])
-    step = cx.TrustRegion(2, damping_rule=rule, geodesic=False)
+    step = cx.TrustRegion(2, damping_rule=rule, corrections=0)
     algorithm = _algorithm(_cubic, cx.SquaredError(), cx.L2(), strength=strength, step=step)
     state = algorithm.init(theta)
     state = state._replace(rule=state.rule._replace(next_damping=jnp.asarray(damping)))
@@ -290,7 +290,7 @@ def test_damping_after_a_step(rule, ratio, refused, least):
 def test_missed_share_remembers_refusals():
     """The least factor by hand along steps refused and not; the other rules forget them."""
     rule, least = cx.MissedShare(), cx.MissedShare().least
-    for refusals, expected in [(0, 0.03), (1, 0.3), (0, 0.285), (4, 0.5), (2, 0.5), (0, 0.475), (5, 0.03), (11, 0.03)]:
+    for refusals, expected in [(0, 0.01), (1, 0.1), (0, 0.095), (4, 0.5), (2, 0.5), (0, 0.475), (5, 0.01), (11, 0.01)]:
         least = rule.least_after(jnp.asarray(least), jnp.asarray(refusals))
         assert float(least) == pytest.approx(expected, rel=1e-6)
     for other in (cx.GainRatio(), cx.Nielsen()):
@@ -301,7 +301,7 @@ def test_refusals_leave_the_damping_high_for_longer():
     """On the cubic: a step refused at first raises the least factor, one in which nothing is taken leaves it."""
     inputs, theta = jnp.ones((1, 1)), jnp.asarray([0.5])
     for damping, trials, expected in [(1e3, 2, 0.038), (0.3, 2, 0.4), (0.02, 1, 0.04)]:
-        algorithm = _algorithm(_cubic, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(trials, geodesic=False))
+        algorithm = _algorithm(_cubic, cx.SquaredError(), cx.L2(), step=cx.TrustRegion(trials, corrections=0))
         state = algorithm.init(theta)
         rule = state.rule._replace(next_damping=jnp.asarray(damping), least=jnp.asarray(0.04))
         state = state._replace(rule=rule)
@@ -329,7 +329,7 @@ def test_default_rule_is_that_of_the_strength(strength, rule):
         max_steps=1, validation=held_out,
     )  # fmt: skip
     assert result.setup is not None
-    moving = {"damping_rule": rule, "geodesic": False, "damp_in_hessian": True}
+    moving = {"damping_rule": rule, "corrections": 0, "damp_in_hessian": True}
     expected = cx.TrustRegion(**moving) if isinstance(rule, cx.GainRatio) else cx.TrustRegion(damping_rule=rule)
     assert result.setup.algorithm.step == expected
 

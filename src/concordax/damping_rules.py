@@ -63,7 +63,7 @@ class MissedShare(AbstractDampingRule):
     and by 1.5, 3, 6, ... at least. By 1/(4ρ) alone λ falls too far after a refusal, and steps near the end of a run are
     refused again and again.
 
-    λ falls to 0.03 of itself in one step, until trials are refused for it: each step with refusals lets it fall ten
+    λ falls to 0.01 of itself in one step, until trials are refused for it: each step with refusals lets it fall ten
     times less far, at most to one half, and each without one 5 % farther again. Five refusals in a step raise λ far
     past what was needed, and it may fall as at the start.
 
@@ -73,7 +73,7 @@ class MissedShare(AbstractDampingRule):
         >>> round(float(rule.after_step(jnp.asarray(1 - 0.27), refused, rule.least)), 6)
         0.6
         >>> round(float(rule.least_after(jnp.asarray(rule.least), jnp.asarray(1))), 6)
-        0.3
+        0.1
     """
 
     @property
@@ -83,11 +83,11 @@ class MissedShare(AbstractDampingRule):
 
     @property
     def least(self):
-        """0.03."""
-        return 0.03
+        """0.01."""
+        return 0.01
 
     def least_after(self, least, refusals):
-        """Ten times as much after one to four refusals, up to ½; 5 % less after none; 0.03 after more."""
+        """Ten times as much after one to four refusals, up to ½; 5 % less after none; 0.01 after more."""
         raised, lowered = jnp.minimum(_RAISED * least, _MOST), jnp.maximum(_LOWERED * least, self.least)
         return jnp.select([refusals == 0, refusals <= _FEW], [lowered, raised], self.least)
 

@@ -22,9 +22,9 @@ from .models import LayeredModel, layer_shapes
 from .regularizers import AbstractRegularizer, as_arguments
 from .remembered import Structure, remembered, structure
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
-from .steps import AbstractStep, LocalProblem
+from .steps import AbstractStep, LocalProblem, Trial
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, System, build_system, make_batch
+from .system import Problem, System, build_system, data_loss, make_batch
 from .trust_region import TrustRegion
 
 
@@ -86,9 +86,10 @@ def local_problem(
     """What a step rule sees of a problem at a point, with what the rule itself adds to the objective."""
     system = prepared.system
 
-    def objective_at(trial):
-        objective, loss = problem.objective(trial, batch, strength)
-        return objective + strength * step.penalty_value(trial), loss
+    def trial_at(point):
+        outputs = problem.outputs(point, batch.inputs)
+        loss = data_loss(problem.loss, outputs, batch)
+        return Trial(loss + strength * (problem.regularizer.value(point) + step.penalty_value(point)), loss, outputs)
 
     return LocalProblem(
         flat=flat,
@@ -100,9 +101,10 @@ def local_problem(
         damping=damping,
         loss=system.loss,
         objective=system.loss + strength * (system.penalty + step.penalty_value(flat)),
-        objective_at=objective_at,
+        trial_at=trial_at,
         prepare=prepare,
         bend_along=lambda direction: problem.bend(flat, batch, direction, single=True),
+        bend_to=lambda displacement, outputs: problem.missed(system, batch, displacement, outputs),
     )
 
 
@@ -248,7 +250,7 @@ def _default_step(strength: AbstractStrength) -> TrustRegion:
     """Quick at a strength that stays; for one that moves, what it comes out better under, and one Gram."""
     if not strength.is_adaptive:
         return TrustRegion()
-    return TrustRegion(damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)
+    return TrustRegion(damping_rule=GainRatio(), corrections=0, damp_in_hessian=True)
 
 
 def make_algorithm(model, loss, regularizer, *, strength, solver, step, damping) -> Algorithm:
@@ -292,7 +294,7 @@ def ggn_score(
         strength: τ > 0, or `Evidence()`.
         solver: how the linear system is solved.
         step: how far to go; by default `TrustRegion()`, and where the strength moves
-            `TrustRegion(damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True)`.
+            `TrustRegion(damping_rule=GainRatio(), corrections=0, damp_in_hessian=True)`.
         damping: λ ≥ 0 added to every solve; `1 - strength` with `PublishedStep` is the published mode.
 
     Returns:

@@ -183,7 +183,7 @@ class ProximalStep(AbstractStep):
 
     Args:
         penalty: R, as `L1()`, `GroupLasso(groups)` or `Box(low, high)`.
-        step: how far to go along the step found; `TrustRegion(geodesic=False)` by default, under which F never rises:
+        step: how far to go along the step found; `TrustRegion(corrections=0)` by default, under which F never rises:
             to follow the model's bending is to solve with the penalty once more. A rule that shortens steps ends at
             exact zeros only where it takes a full one.
 
@@ -207,7 +207,7 @@ class ProximalStep(AbstractStep):
     penalty: AbstractPenalty
     step: AbstractStep
 
-    def __init__(self, penalty, step=TrustRegion(geodesic=False)):
+    def __init__(self, penalty, step=TrustRegion(corrections=0)):
         if not isinstance(penalty, AbstractPenalty):
             raise TypeError(f"`ProximalStep(penalty={penalty!r})`: must be a penalty, as cx.L1().")
         if not isinstance(step, AbstractStep) or isinstance(step, ProximalStep):
@@ -253,7 +253,7 @@ class ProximalStep(AbstractStep):
         """The step to the nearest point of the domain where θ is outside of it; the inner rule's elsewhere."""
         way = self.penalty.nearest(local.flat) - local.flat
         outside = jnp.any(jnp.abs(way) > 4 * jnp.finfo(way.dtype).eps * jnp.abs(local.flat))
-        objective, loss = local.objective_at(local.flat + way)
+        objective, loss, _ = local.trial_at(local.flat + way)
         inside = outcome._replace(
             displacement=way,
             loss=loss,

@@ -216,7 +216,7 @@ def _late(now: Float[Array, ""], late: Float[Array, ""], forget: float) -> Float
 
 def _judge(local: LocalProblem, state: StochasticTrustRegionState, usable: Bool[Array, ""], least: float):
     """The damping after the word of rows that the step before has not seen: an unbiased gain, where its own is not."""
-    before, _ = local.objective_at(local.flat - state.momentum)
+    before = local.trial_at(local.flat - state.momentum).objective
     gain = before - local.objective
     known = usable & jnp.isfinite(gain) & (state.taken > 0)
     # One batch weighs no more than its own gain does: rows of another world say nothing about the damping here.
@@ -242,7 +242,7 @@ def _attempt(local: LocalProblem, state: StochasticTrustRegionState, pull: Float
     displacement, length = short * displacement, short * length
     image = short * (share * pull + solution.image)
     slope = -jnp.sum(system.residual * image) - tau * jnp.sum(system.gradient * displacement)
-    objective, loss = local.objective_at(local.flat + displacement)
+    objective, loss, _ = local.trial_at(local.flat + displacement)
     finite = solution.status & jnp.isfinite(objective) & jnp.all(jnp.isfinite(displacement))
     promised = slope - 0.5 * (jnp.sum(image**2) + tau * length**2)
     accept = finite & (local.objective - objective >= _ACCEPT * jnp.maximum(promised, 0.0))

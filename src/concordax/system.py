@@ -55,6 +55,14 @@ class Problem(eqx.Module):
         return _whitening(self.loss, outputs, batch, row_scale(batch))(second)
 
 
+    def missed(
+        self, system: "System", batch: Batch, displacement: Float[Array, " p"], outputs: Float[Array, "n c"]
+    ) -> Float[Array, "n k"]:
+        """Sᵀ(f(θ+δ) − f(θ) − Jδ), scaled and whitened as the rows of W are; `outputs` are f(θ+δ)."""
+        rowwise = _whitening(self.loss, system.outputs, batch, row_scale(batch))
+        return rowwise(outputs - system.outputs) - system.jacobian.mv(displacement)
+
+
 def _in_single(tree: PyTree) -> PyTree:
     """A pytree with its float64 leaves in float32."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, tree)

@@ -102,7 +102,7 @@ def train(
         strength: τ > 0, or `Evidence()`.
         solver: how the linear systems are solved.
         step: the step rule; by default `TrustRegion()` on all rows, with `damping_rule=GainRatio()`,
-            `geodesic=False` and `damp_in_hessian=True` where the strength moves, and `StochasticTrustRegion()` on
+            `corrections=0` and `damp_in_hessian=True` where the strength moves, and `StochasticTrustRegion()` on
             mini-batches.
         damping: λ ≥ 0 added to every solve.
         optimizer: an optax optimizer that takes the place of solver, step and damping: `optax.adam(1e-3)`, or

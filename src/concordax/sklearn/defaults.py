@@ -95,7 +95,7 @@ def step() -> TrustRegion:
     # Weights stay below √units, the smoothing: H is nearly a multiple of I, and serves strength and step. Steps that
     # follow the model's bending end no sooner where the strength sets the pace: 63 to 70 on concrete, 61 to 70 without.
     return TrustRegion(
-        initial_damping=_INITIAL_DAMPING, damping_rule=GainRatio(), geodesic=False, damp_in_hessian=True
+        initial_damping=_INITIAL_DAMPING, damping_rule=GainRatio(), corrections=0, damp_in_hessian=True
     )
 
 

@@ -17,10 +17,19 @@ from ..solvers import AbstractPrepared, Solution, SolveStats
 from ..system import System
 
 
-class LocalProblem(NamedTuple):
-    """What a rule may look at: the point, its linearised system, and (objective, loss) anywhere.
+class Trial(NamedTuple):
+    """The problem at another point: F, the loss in it, and the outputs."""
 
-    `bend_along` gives the whitened second derivative of the outputs along a direction.
+    objective: Float[Array, ""]
+    loss: Float[Array, ""]
+    outputs: Float[Array, "n c"]
+
+
+class LocalProblem(NamedTuple):
+    """What a rule may look at: the point, its linearised system, and trials anywhere.
+
+    `bend_along` gives the whitened second derivative of the outputs along a direction, `bend_to` how far the outputs at
+    the end of a displacement are from where the linear model has them, whitened too.
     """
 
     flat: Float[Array, " p"]
@@ -32,9 +41,10 @@ class LocalProblem(NamedTuple):
     damping: float | Float[Array, ""]
     loss: Float[Array, ""]
     objective: Float[Array, ""]
-    objective_at: Callable[[Float[Array, " p"]], tuple[Float[Array, ""], Float[Array, ""]]]
+    trial_at: Callable[[Float[Array, " p"]], Trial]
     prepare: Callable[[System], AbstractPrepared]
     bend_along: Callable[[Float[Array, " p"]], Float[Array, "n k"]]
+    bend_to: Callable[[Float[Array, " p"], Float[Array, "n c"]], Float[Array, "n k"]]
 
 
 class Solves(NamedTuple):
@@ -117,7 +127,7 @@ def fixed_damping(local: LocalProblem, size: Callable[[Solution], Array]) -> Ste
     solution = local.prepared.solve(local.strength, damping)
     alpha = size(solution).astype(local.flat.dtype)
     displacement = alpha * solution.direction
-    objective, loss = local.objective_at(local.flat + displacement)
+    objective, loss, _ = local.trial_at(local.flat + displacement)
     status = jnp.where(jnp.isfinite(objective), StepStatus.ACCEPTED, StepStatus.NONFINITE_TRIAL)
     status = jnp.where(solution.status, status, StepStatus.FACTORIZATION_FAILED)
     status = jnp.where(start_is_finite(local), status, StepStatus.NONFINITE_START)

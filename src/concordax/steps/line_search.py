@@ -49,7 +49,7 @@ def backtrack(
 
     def attempt(search: Search) -> Search:
         size = 0.5 * search.size
-        objective, loss = local.objective_at(local.flat + size * solution.direction)
+        objective, loss, _ = local.trial_at(local.flat + size * solution.direction)
         enough = jnp.isfinite(objective) & (objective <= reference - _SUFFICIENT * size * slope)
         stationary = (0.5 * slope <= noise) & ~(objective < local.objective)
         return Search(size, objective, loss, search.attempts + 1, enough & ~stationary, stationary)
@@ -78,7 +78,7 @@ def extend(local: LocalProblem, solution: Solution, search: Search, max_doubling
 
     def tried(search: Search, size: Array) -> tuple[Search, Array, Array]:
         """The better of a search and one more trial, the objective of the trial, and whether it was the better one."""
-        objective, loss = local.objective_at(local.flat + size * solution.direction)
+        objective, loss, _ = local.trial_at(local.flat + size * solution.direction)
         # Not finite is not less.
         falls = objective < search.objective
         trial = search._replace(size=size, objective=objective, loss=loss)
