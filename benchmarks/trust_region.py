@@ -3,9 +3,9 @@
     python benchmarks/trust_region.py --output benchmarks/records/trust_region.json
 
 A wide network on a teacher of its own form, a deep one on a smooth function, three exponentials of unknown rates, and
-the classes of three spirals, each from ten starts for 300 steps. Compared is F after 10, 30, 100 and 300 steps, over the
-lowest that any of them reached from that start; and what they cost: trials, and the median step of a second run, the
-first being the one that compiles.
+the classes of three spirals, each from ten starts for 300 steps. Compared is F after 10, 30, 100 and 300 steps, over
+the lowest that any of them reached from that start; and what they cost: trials, and the median step of a second run,
+the first being the one that compiles.
 """
 
 import argparse
