@@ -16,6 +16,8 @@ from pathlib import Path
 
 # A run longer than this is not repeated: its spread is small beside it.
 _LONG = 15.0
+# Short runs are repeated more often, for so many seconds in all: other work on the machine adds ten milliseconds at times.
+_SECONDS, _MOST = 3.0, 25
 
 
 def rank(workload, trace) -> tuple:
@@ -27,7 +29,7 @@ def rank(workload, trace) -> tuple:
 
 
 def measure(workload, peer, limit: float, repeats: int) -> dict:
-    """All settings once, the best `repeats` times; the trace kept is the one of median time."""
+    """All settings once, the best `repeats` times and more if short; the trace kept is the one of median time."""
     limit = max(limit, getattr(peer, "LIMIT", 0.0))
     tried, best = [], None
     for settings in peer.settings(workload):
@@ -47,7 +49,9 @@ def measure(workload, peer, limit: float, repeats: int) -> dict:
         return {"error": tried[-1]["error"], "tried": tried}
     settings, trace, run, compiling = best
     traces = [trace]
-    while len(traces) < repeats and trace.seconds[-1] <= _LONG:
+    # The first one may compile what comes late.
+    spent = lambda: sum(each.seconds[-1] for each in traces[1:])
+    while trace.seconds[-1] <= _LONG and (len(traces) < repeats or (len(traces) < _MOST and spent() < _SECONDS)):
         traces.append(run(limit))
     columns = [[each.time_to(level) for each in traces] for level in workload.levels]
     medians = [None if None in column else statistics.median(column) for column in columns]
