@@ -16,7 +16,7 @@ from pathlib import Path
 
 # A run longer than this is not repeated: its spread is small beside it.
 _LONG = 15.0
-# Short runs are repeated more often, for so many seconds in all: other work on the machine adds ten milliseconds at times.
+# Short runs are repeated more often, for so many seconds in all: what else the machine does adds milliseconds at times.
 _SECONDS, _MOST = 3.0, 25
 
 
