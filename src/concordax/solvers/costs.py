@@ -5,10 +5,10 @@ Letters: n examples, k numbers of output each, N = n·k, p parameters, layers of
     Dual          operations  K + 2 (N³/3 + 24 n p + 30 N²)              (under L2, in layers: as K̃ below)
                   numbers     F + max(3 N², 2 N² + 2 min(N p, chunk) + 8 p, P)
     Primal        operations  1.25 N p² + 2 (p³/3 + 3 (8 N p + 30 p²))
-                  numbers     F + max(3 p², 2 p² + 2 min(N p, chunk))
+                  numbers     F + max(3 p², 2 p² + N p), with 2.6 chunk for N p where that is more than one
     StructuredCG  operations  1.25 (N² Σ d_out + n² Σ d_in) + 2 (N³/3 + 5 (8 n p + 10 N²)), or
                               K + 2 (N³/3 + 8 n p + 10 N²)
-                  numbers     F + max(3 N², 2 N² + 6 p, N² + 3.5 F min(1, 256/N)), or P for the last
+                  numbers     F + max(3.75 N², 2 N² + 9 p, N² + 3.5 F min(1, 256/N)), or P for the last
     NystromCG     operations  300 (4 n (2 p − p₁) + 120 n Σ d_out + 30 p) + 14 p rank²
                   numbers     6 rank p + 3.5 n Σ d_out
 
@@ -23,7 +23,7 @@ eighths for a symmetric one; 30 is what a number that comes from memory costs be
 5 is an iteration for the start and four more, and products with the factors, thin as they are, run at half the speed;
 2 is for the trials of a step, some refused. Where a factor in float32 pays, products and N³/3 of `StructuredCG` count
 half: it does where half of them is more than 0.4 iterations; its N² numbers then count half too, F half as much again,
-and 3.5 is 2.5. A pass through the network does without J; p₁ are the parameters of its first layer, into which no
+and 3.5 is 2. A pass through the network does without J; p₁ are the parameters of its first layer, into which no
 tangent comes.
 """
 
@@ -139,21 +139,22 @@ def primal(shape: SystemShape) -> Cost:
     """`Primal`."""
     size, p = shape.numbers, shape.parameters
     operations = TRIANGLE * size * p**2 + _TRIALS * (p**3 / 3 + 3 * (8 * size * p + PASS * p**2))
-    columns = min(size * p, CHUNK_ELEMENTS)
-    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * p**2, 2 * p**2 + 2 * columns)))
+    # Chunks are held twice as they follow one another.
+    columns = size * p if size * p <= CHUNK_ELEMENTS else 2.6 * CHUNK_ELEMENTS
+    return Cost(operations, shape.itemsize * (shape.jacobian + max(3 * p**2, 2 * p**2 + columns)))
 
 
 def structured_cg(shape: SystemShape) -> Cost:
     """`StructuredCG`, for a layered model."""
     size, p = shape.numbers, shape.parameters
-    # Of K̃, its factor and a copy, and of the Jacobian that they come from.
+    # Of K̃, its factor and copies, of the Jacobian that they come from, and of the steps and their corrections.
     exact, single = exact_gram_pays(shape), single_precision_pays(shape)
     share = 0.5 if single else 1.0
     operations = _by_exact_gram(shape) if exact else _by_iterations(shape, share)
     # A block of the Gram works on copies of its rows' factors.
-    copies = (2.5 if single else 3.5) * shape.jacobian * min(1.0, BLOCK / size)
+    copies = (2.0 if single else 3.5) * shape.jacobian * min(1.0, BLOCK / size)
     form = _numbers_of_pairs(shape) if exact else share * size**2 + copies
-    numbers = max(share * 3 * size**2, share * 2 * size**2 + 6 * p, form)
+    numbers = max(share * 3.75 * size**2, share * 2 * size**2 + 9 * p, form)
     return Cost(operations, shape.itemsize * ((1.5 if single else 1.0) * shape.jacobian + numbers))
 
 
