@@ -126,7 +126,7 @@ def test_step_is_that_of_dense_numpy(problem, most):
             continue
         expected, taken, small = dense.step(most)
         found.append((taken, small))
-        assert helpers.relative_error(helpers.flatten(updates), expected) < 1e-5
+        assert helpers.relative_error(helpers.flatten(updates), expected) < 1e-6
         assert helpers.relative_error(expected, dense.delta) > 1e-4 or not small
         assert float(state.info.new_objective) == pytest.approx(dense.objective(dense.flat + expected), rel=1e-4)
         assert float(state.info.new_objective) < float(state.info.objective)
