@@ -97,7 +97,7 @@ def objective(
     """
     flat, unravel = ravel_pytree(params)
     batch = as_batch(model, loss, params, inputs, targets, weights)
-    smooth, *_ = Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))
+    smooth, _ = Problem(model, loss, regularizer, unravel).objective(flat, batch, jnp.asarray(strength, flat.dtype))
     return smooth if penalty is None else smooth + strength * penalty.value(flat)
 
 

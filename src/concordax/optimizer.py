@@ -24,7 +24,7 @@ from .remembered import Structure, remembered, structure
 from .solvers import AbstractPrepared, AbstractSolver, Auto, SystemShape, groups_of
 from .steps import AbstractStep, LocalProblem, Trial
 from .strength import AbstractStrength, StrengthState, as_strength
-from .system import Problem, System, build_system, make_batch
+from .system import Problem, System, build_system, data_loss, make_batch
 from .trust_region import TrustRegion
 
 
@@ -87,8 +87,10 @@ def local_problem(
     system = prepared.system
 
     def trial_at(point):
-        objective, loss, outputs = problem.objective(point, batch, strength)
-        return Trial(objective + strength * step.penalty_value(point), loss, outputs)
+        outputs = problem.outputs(point, batch.inputs)
+        loss = data_loss(problem.loss, outputs, batch)
+        # Summed as F at the start is, not by `Problem.objective`: near the end the two differ by rounding alone.
+        return Trial(loss + strength * (problem.regularizer.value(point) + step.penalty_value(point)), loss, outputs)
 
     return LocalProblem(
         flat=flat,

@@ -33,11 +33,10 @@ class Problem(eqx.Module):
 
     def objective(
         self, flat: Float[Array, " p"], batch: Batch, strength: Float[Array, ""]
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "n c"]]:
-        """F(θ), the loss in it, and the outputs."""
-        outputs = self.outputs(flat, batch.inputs)
-        loss = data_loss(self.loss, outputs, batch)
-        return loss + strength * self.regularizer.value(flat), loss, outputs
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """F(θ), and the loss in it."""
+        loss = data_loss(self.loss, self.outputs(flat, batch.inputs), batch)
+        return loss + strength * self.regularizer.value(flat), loss
 
     def bend(
         self, flat: Float[Array, " p"], batch: Batch, direction: Float[Array, " p"], *, single: bool = False
