@@ -23,7 +23,7 @@ from sklearn.metrics import log_loss
 
 from concordax.summary import calibration_error, reliability_bins
 
-_LEVELS = (0.5, 0.8, 0.95)
+LEVELS = (0.5, 0.8, 0.95)
 
 
 def score(model, x: np.ndarray, y: np.ndarray, regression: bool) -> dict[str, float]:
@@ -41,7 +41,7 @@ def _regression_scores(model, x, y) -> dict[str, float]:
         "rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2))),
         "log_likelihood": float(np.mean(distribution.logpdf(y))),
     }
-    for level in _LEVELS:
+    for level in LEVELS:
         low, high = distribution.interval(level)
         figures[f"covered_{100 * level:.0f}"] = float(np.mean((low < y) & (y < high)))
     return figures

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from concordax import __version__, cli, console, workflow
@@ -79,7 +80,9 @@ def test_predict_writes_a_mean_and_a_width_for_each_row(folder):
     assert len(predictions) == 40
     assert (predictions["standard_deviation"] > 0).all()
     width = predictions["upper_95"] - predictions["lower_95"]
-    np.testing.assert_allclose(width, 2 * 1.959964 * predictions["standard_deviation"], rtol=1e-6)
+    nu = load_model(folder / "y.cx").pipeline[-1].degrees_of_freedom_
+    wide = np.sqrt((nu - 2) / nu) * stats.t.ppf(0.975, nu)
+    np.testing.assert_allclose(width, 2 * wide * predictions["standard_deviation"], rtol=1e-6)
 
 
 def test_predict_writes_a_class_and_its_probabilities(folder):

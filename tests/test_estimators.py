@@ -74,6 +74,7 @@ def test_weights_of_the_regressor_are_counts(strength):
     )
     np.testing.assert_allclose(weighted.predict(x), repeated.predict(x), rtol=1e-6, atol=1e-6)
     assert weighted.noise_ == pytest.approx(repeated.noise_, rel=1e-6)
+    assert weighted.degrees_of_freedom_ == pytest.approx(repeated.degrees_of_freedom_, rel=1e-4)
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced", {"left": 2.0, "middle": 0.5, "right": 1.0}])

@@ -57,6 +57,43 @@ def test_covariance_equals_dense_numpy(loss, regularizer, solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("loss", ["squared", "softmax"])
+def test_without_a_row_equals_dense_numpy(loss, solver):
+    """One row less in the curvature, or what it counts if that is less, and one Newton step of the rest."""
+    case, strength = helpers.make_case("tall", loss), 1e-2
+    weights = np.resize([1.0, 0.4, 3.0, 0.0, 1.7], len(case.weights))
+    fitted = cx.posterior(
+        case.model,
+        helpers.LOSSES[loss],
+        cx.L2(),
+        case.params,
+        (jnp.asarray(case.inputs), jnp.asarray(case.targets)),
+        strength=strength,
+        solver=SOLVERS[solver],
+        weights=jnp.asarray(weights),
+    )
+    outputs, covariance = fitted.left_out()
+    layers, scales = helpers.as_layers(case.params), helpers.scales_of(case.model)
+    seen, jacobian = helpers.network(layers, case.inputs, scales, "tanh")
+    reference, examples = helpers.REFERENCE_LOSSES[loss], weights.sum()
+    hessian, slopes = reference.hessian(seen, case.targets), reference.gradient(seen, case.targets)
+    products = np.einsum("iap,iab,ibq->ipq", jacobian, hessian, jacobian, optimize=True)
+    full = np.tensordot(weights, products, 1) / examples + strength * np.eye(jacobian.shape[2])
+    gradient = np.einsum("i,iap,ia->p", weights / examples, jacobian, slopes)
+    gradient += strength * helpers.flatten(case.params)
+    # Softmax does not see a common shift of its outputs: any may be added.
+    centre = np.eye(3) - (1 / 3 if loss == "softmax" else 0)
+    for row in np.flatnonzero(weights):
+        less, rows = min(weights[row], 1.0) / examples, jacobian[row]
+        inverse = np.linalg.inv(full - less * products[row])
+        shift = -rows @ inverse @ (gradient - less * rows.T @ slopes[row])
+        np.testing.assert_allclose(centre @ outputs[row], centre @ (seen[row] + shift), rtol=1e-7, atol=1e-9)
+        spread = float(fitted.noise_variance) / examples * centre @ rows @ inverse @ rows.T @ centre
+        found = centre @ covariance[row] @ centre
+        np.testing.assert_allclose(found, spread, rtol=1e-7, atol=1e-8 * np.abs(spread).max())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_bayesian_linear_regression(solver):
     """θ ~ N(0, σ²/(nτ) I) and y = Φθ + N(0, σ²) have mean and covariance in closed form."""
     rng = np.random.default_rng(0)

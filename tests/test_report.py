@@ -102,6 +102,7 @@ def test_every_number_is_the_summarys(pages, name):
     for field in (
         "strength",
         "noise",
+        "degrees_of_freedom",
         "effective_parameters",
         "n_networks",
         "n_parameters",

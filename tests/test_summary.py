@@ -20,7 +20,7 @@ class StandIn(BaseEstimator):
     """What both estimators expose, with predictions that tests choose."""
 
     networks_ = ([(np.zeros((7, 1)), np.zeros(7)), (np.zeros((1, 7)), np.zeros(1))],)
-    activation, strength_, noise_, target_is_log_ = "tanh", 0.01, 2.0, False
+    activation, strength_, noise_, target_is_log_, degrees_of_freedom_ = "tanh", 0.01, 2.0, False, 7.0
     effective_parameters_, n_parameters_, n_steps_, best_step_, seconds_ = 3.5, 22, 5, 4, 0.1
     status_, kernel_eigenvalues_ = int(RunStatus.CONVERGED), np.array([2.0, 1.0])
 
@@ -192,7 +192,8 @@ def test_facts(regression, classification):
     assert summary.status == "converged"
     assert summary.message == RunStatus.CONVERGED.message
     assert (summary.noise, summary.probabilities, summary.classes, summary.reliability) == (2.0, None, (), ())
-    assert classification[0].noise is None
+    assert summary.degrees_of_freedom == 7.0
+    assert classification[0].noise is classification[0].degrees_of_freedom is None
     assert classification[0].y_interval is None
     assert classification[0].coverage == ()
     assert summary.versions["concordax"] == __version__

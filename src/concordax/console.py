@@ -112,6 +112,13 @@ def print_scores(summary: "FitSummary") -> None:
     Console().print(scores)
 
 
+def _noise(summary: "FitSummary") -> str:
+    if summary.noise is None:
+        return ""
+    shape = f"Student's t, {summary.degrees_of_freedom:.3g} degrees of freedom"
+    return f"{summary.noise:.4g} (standard deviation {summary.noise_unit}; {shape})"
+
+
 def _choices(summary: "FitSummary") -> Table:
     facts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     facts.add_column(no_wrap=True, style="bold")
@@ -122,7 +129,7 @@ def _choices(summary: "FitSummary") -> Table:
         f"{summary.n_columns} columns, {summary.n_features} features",
         "strength": f"{summary.strength:.3g}, chosen by the data",
         "effective parameters": _of(summary.effective_parameters, summary.n_parameters),
-        "noise": "" if summary.noise is None else f"{summary.noise:.4g} (standard deviation {summary.noise_unit})",
+        "noise": _noise(summary),
         "steps": f"{summary.n_steps} in {summary.seconds:.1f} s; kept step {summary.best_step}",
         "stopped": summary.message,
     }

@@ -84,9 +84,12 @@ class Posterior(eqx.Module):
         """Log p(y) of Laplace's approximation at the parameters, in nats."""
         return _log_evidence(self)
 
-    def left_out_residuals(self) -> Float[Array, "n c"]:
-        """Targets minus what the linearised model without the row predicts for it: from leverages, without refits."""
-        return _left_out_residuals(self)
+    def left_out(self) -> tuple[Float[Array, "n c"], Float[Array, "n c c"]]:
+        """`predict` at the training rows, of the linearised model at its minimum without the row: without refits.
+
+        A row of weight w > 1 is there once less. Of rows of weight 0 the numbers mean nothing.
+        """
+        return _left_out(self)
 
     def determination(self) -> PyTree:
         """How far the data determine each parameter: 1 − posterior over prior variance, in [0, 1] and of sum γ."""
@@ -127,10 +130,15 @@ def _determination(posterior: Posterior):
 
 
 @eqx.filter_jit
-def _left_out_residuals(posterior: Posterior):
+def _left_out(posterior: Posterior):
     loss, batch, outputs = posterior.loss, posterior.batch, posterior.prepared.system.outputs
-    leverage = posterior.prepared.leverage(posterior.factor)
-    return batch.targets - left_out_outputs(loss, outputs, batch, leverage)
+    with jax.default_matmul_precision("highest"):
+        leverage = posterior.prepared.leverage(posterior.factor)
+        step = posterior.prepared.solve(posterior.strength, jnp.zeros_like(posterior.strength)).direction
+        flat, unravel = ravel_pytree(posterior.params)
+        _, change = jax.jvp(lambda at: posterior.model(unravel(at), batch.inputs), (flat,), (step,))
+        outputs, covariance = left_out_outputs(loss, outputs, change, batch, leverage)
+    return outputs, posterior.noise_variance * covariance
 
 
 @eqx.filter_jit

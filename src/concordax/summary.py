@@ -66,6 +66,7 @@ class FitSummary:
         strength: Strength of the regularizer.
         noise: Standard deviation of the target noise, as `noise_unit` says; None for classification.
         noise_unit: "in units of the target", or "of the target's logarithm" where that is learnt.
+        degrees_of_freedom: Of Student's t, which new observations follow; None for classification.
         effective_parameters: Effective number of parameters; None where it was neither estimated nor cheap to have.
         n_networks: Networks that predict together; strength and steps, and what follows on the run, are the first's.
         n_parameters: Number of parameters of each.
@@ -103,6 +104,7 @@ class FitSummary:
     strength: float
     noise: float | None
     noise_unit: str
+    degrees_of_freedom: float | None
     effective_parameters: float | None
     n_networks: int
     n_parameters: int
@@ -219,6 +221,7 @@ def _regression(pipeline: Pipeline, split: Split) -> dict[str, Any]:
         "metrics": tuple(metrics),
         "noise": float(estimator.noise_),
         "noise_unit": "of the target's logarithm" if estimator.target_is_log_ else "in units of the target",
+        "degrees_of_freedom": float(estimator.degrees_of_freedom_),
         "y_true": y,
         "y_pred": mean,
         "y_interval": np.stack(distribution.interval(0.95), axis=1),
@@ -255,6 +258,7 @@ def _classification(pipeline: Pipeline, split: Split) -> dict[str, Any]:
         ),
         "noise": None,
         "noise_unit": "",
+        "degrees_of_freedom": None,
         "y_true": y.astype(str),
         "y_pred": predicted.astype(str),
         "y_interval": None,

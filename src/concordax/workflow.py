@@ -173,5 +173,6 @@ def predict_frame(model: SavedModel, frame: pd.DataFrame) -> tuple[pd.DataFrame,
 
 def _numbers(pipeline: Pipeline, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
     """Medians, standard deviations and ends of the central 95 % of new observations."""
-    distribution = pipeline[-1].predict_distribution(pipeline[:-1].transform(rows))
-    return distribution.median(), distribution.std(), *distribution.interval(0.95)
+    x, estimator = pipeline[:-1].transform(rows), pipeline[-1]
+    # Not the distribution's deviation: of logarithms with heavy tails that is infinite.
+    return *estimator.predict(x, return_std=True), *estimator.predict_distribution(x).interval(0.95)

@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..history import TrainResult
-from ..laplace import Posterior
 from ..models import ACTIVATIONS, MLP, DenseLayer
 from ..observers import Observer
 from . import defaults
@@ -132,7 +131,7 @@ class GGNEstimator(FittedNetworks):
         self.n_iter_ = self.n_steps_
         self.best_step_ = run.best_step
         self._status, self.history_ = int(run.status), run.history
-        self._cache: dict[int, Posterior] = {}
+        self._cache: dict[int | str, Any] = {}
 
     def _train_on_stream(self, x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
         """Adds scaled rows and encoded targets to what is remembered of a stream, and trains on that."""

@@ -109,7 +109,7 @@ class FittedNetworks(BaseEstimator):
         Kept only where those of all networks fit well: of several thousand rows each is some hundred megabytes.
         """
         check_is_fitted(self)
-        cache: dict[int, Posterior] = self.__dict__.setdefault("_cache", {})
+        cache: dict[int | str, Any] = self.__dict__.setdefault("_cache", {})
         if number in cache:
             return cache[number]
         regularizer = defaults.regularizer(self.regularizer, self._units)

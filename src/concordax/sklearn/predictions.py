@@ -12,10 +12,13 @@ from ..laplace import Posterior
 from ..solvers.memory import free_bytes
 from .fitted import FittedNetworks
 from .networks import mixture
+from .tails import degrees_of_freedom, unit_scale
 from .targets import TargetScaler
 
 # A mean [..., d] and a covariance [..., d, d].
 Moments = tuple[jax.Array, jax.Array]
+# Where the degrees of freedom are kept, beside the posteriors that they come from.
+_DEGREES = "degrees of freedom"
 
 
 class FittedRegression(FittedNetworks):
@@ -41,17 +44,37 @@ class FittedRegression(FittedNetworks):
 
     @property
     def loo_residuals_(self) -> np.ndarray:
-        """Targets of the training rows of positive weight minus what the linearised network without them predicts.
+        """Targets of the training rows of positive weight minus what the linearised networks without them predict.
 
-        No refits: from the leverages of the last Gram. Features that learnt the row stay learnt, so these are smaller
-        than the residuals of rows that were held out.
+        No refits: from leverages, after a Newton step without the row. Features that learnt the row stay learnt, so
+        these are smaller than the residuals of rows that were held out.
         """
-        with self._computation():
-            left_out = [np.asarray(fitted.left_out_residuals(), np.float64) for fitted in self._posteriors()]
-        present, targets = self._sample_weight > 0, self._targets
-        without = self._target_scaler.inverse(targets - np.mean(left_out, axis=0))
-        residuals = (self._target_scaler.inverse(targets) - without)[present]
+        scaler, (left_out, _) = self._target_scaler, self._mixture(Posterior.left_out, noise=False)
+        residuals = (scaler.inverse(self._targets) - scaler.inverse(left_out))[self._sample_weight > 0]
         return residuals[:, 0] if self._single else residuals
+
+    @property
+    def degrees_of_freedom_(self) -> float | np.ndarray:
+        """Of Student's t, which new observations follow; an array for several targets.
+
+        The likeliest for the training rows' deviations from what the linearised networks without them predict, over
+        the standard deviations of that: few where some lie far out, tens where they look normal.
+        """
+        found = self._degrees_of_freedom()
+        return float(found[0]) if self._single else found.copy()
+
+    def _degrees_of_freedom(self) -> np.ndarray:
+        """Those of each target [c]; found at the first need after a fit or a load."""
+        check_is_fitted(self)
+        cache = self.__dict__.setdefault("_cache", {})
+        if _DEGREES not in cache:
+            left_out, covariance = self._mixture(Posterior.left_out, noise=True)
+            present = self._sample_weight > 0
+            # Of targets without any noise the variance is zero, and so are the deviations.
+            std = np.maximum(np.sqrt(np.einsum("iaa->ia", covariance)), np.finfo(float).tiny)
+            deviations = ((self._targets - left_out) / std)[present]
+            cache[_DEGREES] = np.array([degrees_of_freedom(z, self._sample_weight[present]) for z in deviations.T])
+        return cache[_DEGREES]
 
     def _noise_variance(self) -> float:
         """The mixture's, which is the networks' mean."""
@@ -87,7 +110,10 @@ class FittedRegression(FittedNetworks):
         return self._one(scaler.inverse(outputs)), self._one(scaler.covariance(outputs, joint))
 
     def predict_distribution(self, X, *, observation_noise: bool = True, parameter_uncertainty: bool = True):
-        """The distribution of a new observation, row by row: normal, or log-normal where logarithms are learnt.
+        """The distribution of a new observation, row by row.
+
+        Student's t with `degrees_of_freedom_`, the mean and the standard deviation of `predict`; of the logarithm where
+        that is learnt. Without the noise, what the networks do not know: normal.
 
         Args:
             X: rows [m, d].
@@ -121,8 +147,9 @@ class FittedRegression(FittedNetworks):
             outputs = self._outputs(x).mean(axis=0)
             variance = np.full(outputs.shape, self._noise_variance())
         std = np.sqrt(variance)
-        columns = range(outputs.shape[1])
-        found = [self._target_scaler.distribution(column, outputs[:, column], std[:, column]) for column in columns]
+        shapes = self._degrees_of_freedom() if observation_noise else np.full(outputs.shape[1], np.inf)
+        found = [self._target_scaler.distribution(column, outputs[:, column], std[:, column], shape)
+                 for column, shape in enumerate(shapes)]  # fmt: skip
         return found[0] if self._single else found
 
     def _moments(self, x: np.ndarray, *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +170,7 @@ class FittedRegression(FittedNetworks):
             return mixture(each())
 
     def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
-        """Draws from the predictive distribution, jointly over the rows.
+        """Draws from the predictive distribution, jointly over the rows: of functions, normal, plus noise, Student's t.
 
         Args:
             X: rows [m, d].
@@ -155,13 +182,17 @@ class FittedRegression(FittedNetworks):
             [m, n_samples], or [m, c, n_samples] for several targets, in target units.
         """
         x = self._inputs(X)
-        outputs, joint = self._joint(x, noise=observation_noise)
+        outputs, joint = self._joint(x, noise=False)
         rows, columns = outputs.shape
         values, vectors = np.linalg.eigh(joint.reshape(rows * columns, rows * columns))
         rng = check_random_state(random_state)
         normal = rng.standard_normal((rows * columns, n_samples))
         draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ normal
         draws = outputs[:, :, None] + draws.reshape(rows, columns, n_samples)
+        if observation_noise:
+            shape = self._degrees_of_freedom()[:, None]
+            scale = np.sqrt(self._noise_variance()) * unit_scale(shape)
+            draws += scale * rng.standard_t(shape, size=draws.shape)
         draws = np.swapaxes(self._target_scaler.inverse(np.swapaxes(draws, 1, 2)), 1, 2)
         return draws[:, 0] if self._single else draws
 

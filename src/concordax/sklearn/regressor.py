@@ -58,6 +58,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
             for several targets.
         target_is_log_: whether logarithms are learnt; an array for several targets.
         loo_residuals_: target minus its prediction by the linearised networks without the row, [n] or [n, c].
+        degrees_of_freedom_: of Student's t, which new observations follow; an array for several targets.
         seconds_: of the whole fit.
         strength_: of the first network, like all that follows.
         effective_parameters_: γ, of `n_parameters_`.

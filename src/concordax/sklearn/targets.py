@@ -5,6 +5,7 @@ from scipy import stats
 
 from .linear_evidence import linear_evidence
 from .scaling import TableScaler
+from .tails import log_student_t, unit_scale
 
 SCALES = frozenset({"auto", "linear", "log"})
 # What logarithms must gain: medians for means are a price, and on tables where lines gained less so did networks.
@@ -94,12 +95,19 @@ class TargetScaler:
         """log dy/dz [n, c]: what a log density in z loses in y."""
         return np.log(self.scale_) + np.where(self.is_log_, self.center_ + self.scale_ * z, 0.0)
 
-    def distribution(self, column: int, mean: np.ndarray, std: np.ndarray):
-        """Of a column, where z ~ N(mean [m], std² [m]): a frozen distribution of SciPy."""
+    def distribution(self, column: int, mean: np.ndarray, std: np.ndarray, shape: float):
+        """Of a column, where z has mean [m], deviation [m] and Student's t of `shape` degrees of freedom, inf: normal.
+
+        A frozen distribution of SciPy.
+        """
         center, spread = self.center_[column] + self.scale_[column] * mean, self.scale_[column] * std
-        if not self.is_log_[column]:
-            return stats.norm(center, spread)
-        return stats.lognorm(s=spread, scale=np.exp(np.minimum(center, _LARGEST)))
+        median = np.exp(np.minimum(center, _LARGEST))
+        if np.isinf(shape):
+            return stats.lognorm(s=spread, scale=median) if self.is_log_[column] else stats.norm(center, spread)
+        spread = unit_scale(shape) * spread
+        if self.is_log_[column]:
+            return log_student_t(df=shape, s=spread, scale=median)
+        return stats.t(shape, center, spread)
 
     def std(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Standard deviations [m, c], where z ~ N(mean, variance), both [m, c]."""
