@@ -53,8 +53,8 @@ def markdown(record: dict) -> str:
     normal, t = ("{:.1f}, {:.1f} and {:.1f}".format(*each) for each in np.mean(covered, axis=0))
     return (
         f"The log likelihood gains {np.mean(gains):.3f} nats a row in the mean over {len(gains)} tables, between "
-        f"{min(gains):+.3f} and {max(gains):+.3f}. Intervals of 50, 80 and 95 % hold {t} % of the rows held out, those of "
-        f"the normal with the same standard deviations {normal} %.\n\n" + "\n".join(lines) + "\n"
+        f"{min(gains):+.3f} and {max(gains):+.3f}. Intervals of 50, 80 and 95 % hold {t} % of the rows held out, "
+        f"those of the normal with the same standard deviations {normal} %.\n\n" + "\n".join(lines) + "\n"
     )
 
 

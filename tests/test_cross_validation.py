@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
-from concordax.cross_validation import _at_minimum
+from concordax.leave_one_out import at_minimum
 from concordax.system import Problem, build_system, make_batch
 
 
@@ -25,7 +25,7 @@ def _prepared(loss, regularizer="l2", case_name="wide"):
 def test_outputs_at_the_minimum_of_the_linearised_model(loss):
     case, batch, system, prepared = _prepared(loss)
     tau = 0.01
-    outputs, _ = _at_minimum(system, prepared, helpers.LOSSES[loss], batch, jnp.asarray(tau))
+    outputs, _ = at_minimum(system, prepared, helpers.LOSSES[loss], batch, jnp.asarray(tau))
     solution = cx.direction(
         case.model, helpers.LOSSES[loss], helpers.REGULARIZERS["l2"], case.params, case.inputs, case.targets,
         strength=tau, solver=cx.Primal(), weights=case.weights,

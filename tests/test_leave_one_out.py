@@ -9,7 +9,9 @@ from jax.flatten_util import ravel_pytree
 
 import concordax as cx
 import helpers
+from concordax.evidence import judge
 from concordax.leave_one_out import leave_one_out
+from concordax.strength import initial_state
 from concordax.system import Problem, build_system, make_batch
 
 STRENGTH, NOISE = 1e-2, 0.3
@@ -46,16 +48,39 @@ def test_ridge_regression_equals_refits(outputs, solver):
     targets = features @ rng.normal(size=p) + 0.3 * rng.normal(size=(n, outputs))
     rows, y = features.reshape(-1, p), targets.ravel()
     fitted = np.linalg.solve(rows.T @ rows / n + STRENGTH * np.eye(p), rows.T @ y / n)
-    expected = []
+    errors, spreads = [], []
     for i in range(n):
         others, there = np.delete(features, i, 0).reshape(-1, p), np.delete(targets, i, 0).ravel()
         curvature = others.T @ others / n + STRENGTH * np.eye(p)
         refit = np.linalg.solve(curvature, others.T @ there / n)
-        spread = NOISE * (np.eye(outputs) + features[i] @ np.linalg.solve(curvature, features[i].T) / n)
-        expected.append(_log_normal(targets[i] - features[i] @ refit, spread))
+        spreads.append(NOISE * (np.eye(outputs) + features[i] @ np.linalg.solve(curvature, features[i].T) / n))
+        errors.append(targets[i] - features[i] @ refit)
+    expected = [_log_normal(error, spread) for error, spread in zip(errors, spreads, strict=True)]
     model = lambda params, x: x @ params
     args = (model, cx.SquaredError(), cx.L2(), jnp.asarray(fitted), features, targets, np.ones(n), solver)
     assert float(_library(*args)[1]) == pytest.approx(np.mean(expected), rel=1e-9)
+    # Whoever judges a point far from the minimum takes the step to it first.
+    anywhere = fitted + rng.normal(size=p)
+    noise, judged = _judged(model, anywhere, features, targets, solver)
+    shifted = [_log_normal(error, noise / NOISE * spread) for error, spread in zip(errors, spreads, strict=True)]
+    assert judged == pytest.approx(np.mean(shifted), rel=1e-9)
+
+
+@eqx.filter_jit
+def _judge(problem, flat, batch, solver):
+    system = build_system(problem, flat, batch)
+    prepared, tau = solver.prepare(system), jnp.asarray(STRENGTH)
+    state = initial_state(STRENGTH, 0, flat.dtype)
+    return judge(state, system, prepared, prepared.complexity(tau), problem.loss, batch)
+
+
+def _judged(model, params, features, targets, solver):
+    """σ² and the left-out density as `Evidence` has them."""
+    flat, unravel = ravel_pytree(jnp.asarray(params))
+    loss, weights = cx.SquaredError(), jnp.ones(len(targets))
+    batch = make_batch(loss, jnp.asarray(features), jnp.asarray(targets), weights, targets.shape[1], flat.dtype)
+    state = _judge(Problem(model, loss, cx.L2(), unravel), flat, batch, solver)
+    return float(state.noise_variance), float(state.leave_one_out)
 
 
 @SOLVERS

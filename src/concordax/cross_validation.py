@@ -8,11 +8,10 @@ from jaxtyping import Array, Float
 from ._types import Batch
 from .adaptive_strength import AbstractAdaptiveStrength
 from .evidence import judge
-from .leave_one_out import leave_one_out, left_out_residual
+from .leave_one_out import at_minimum, leave_one_out, left_out_residual
 from .linalg import weighted_sum
 from .losses import AbstractLoss
-from .solvers import AbstractPrepared, Complexity
-from .system import System
+from .solvers import Complexity
 
 # Neighbours of τ at which the score is taken too, as a factor: three points to lay a parabola through.
 _APART = 3.0
@@ -44,7 +43,7 @@ class AbstractCrossValidation(AbstractAdaptiveStrength):
         for step in steps:
             tau = state.strength * jnp.exp(step)
             complexity = prepared.complexity(tau)
-            outputs, residual = _at_minimum(system, prepared, loss, batch, tau)
+            outputs, residual = at_minimum(system, prepared, loss, batch, tau)
             complexities.append(complexity)
             scores.append(self.criterion(loss, batch, outputs, residual, complexity))
         low, middle, high = scores
@@ -52,19 +51,7 @@ class AbstractCrossValidation(AbstractAdaptiveStrength):
         vertex = jnp.clip(-slope / jnp.where(bend < 0, bend, -1.0), -1.0, 1.0)
         move = jnp.where(bend < 0, vertex, jnp.sign(slope))
         target = state.strength * _APART ** jnp.where(jnp.isfinite(move), move, 0.0)
-        return target, judge(state, system, complexities[1], loss, batch)._replace(score=middle)
-
-
-def _at_minimum(
-    system: System, prepared: AbstractPrepared, loss: AbstractLoss, batch: Batch, tau: Float[Array, ""]
-) -> tuple[Float[Array, "n c"], Float[Array, "n k"]]:
-    """Outputs and whitened residuals, a row, where the linearised model with strength τ is least."""
-    solution = prepared.solve(tau, jnp.zeros_like(tau))
-    share = jnp.sqrt(batch.weights / jnp.sum(batch.weights))[:, None]
-    present = share > 0
-    moved = jnp.where(present, solution.image / jnp.where(present, share, 1.0), 0.0)
-    outputs = system.outputs + loss.hessian_factor(system.outputs, batch.targets).transpose_solve(moved)
-    return outputs, loss.whitened_residual(system.outputs, batch.targets) + moved
+        return target, judge(state, system, prepared, complexities[1], loss, batch)._replace(score=middle)
 
 
 class LeaveOneOut(AbstractCrossValidation):

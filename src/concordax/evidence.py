@@ -5,10 +5,10 @@ from jaxtyping import Array, Float
 
 from ._types import Batch
 from .adaptive_strength import AbstractAdaptiveStrength
-from .leave_one_out import leave_one_out
+from .leave_one_out import at_minimum, leave_one_out
 from .linalg import weighted_sum
 from .losses import AbstractLoss
-from .solvers import Complexity
+from .solvers import AbstractPrepared, Complexity
 from .strength import StrengthState
 from .system import System
 
@@ -21,10 +21,10 @@ class Evidence(AbstractAdaptiveStrength):
     model stands in.
 
     Each update also scores the point it starts from: the mean of log evidence a row and of the leave-one-out log
-    density. The first averages over predictions from few rows to many (Fong & Holmes, Biometrika 107, 2020) and is
-    pessimistic; the second sees features that have learnt the row left out and is optimistic. Where the fixed point
-    drifts to networks too complex for noisy data, their mean turns; `train` keeps the best. Source: MacKay, Neural
-    Computation 4(3), 1992.
+    density at the linearised model's minimum. The first averages over predictions from few rows to many (Fong & Holmes,
+    Biometrika 107, 2020) and is pessimistic; the second sees features that have learnt the row left out and is
+    optimistic. Where the fixed point drifts to networks too complex for noisy data, their mean turns; `train` keeps the
+    best. Source: MacKay, Neural Computation 4(3), 1992.
 
     Args:
         initial: τ until the first update.
@@ -43,16 +43,23 @@ class Evidence(AbstractAdaptiveStrength):
     def estimate(self, state, system, prepared, loss, batch):
         """τ ← γ σ²/(2 n g(θ))."""
         examples = jnp.sum(batch.weights)
-        judged = judge(state, system, prepared.complexity(state.strength), loss, batch)
+        judged = judge(state, system, prepared, prepared.complexity(state.strength), loss, batch)
         score = 0.5 * (judged.log_evidence / examples + judged.leave_one_out)
         target = judged.gamma * judged.noise_variance / (2 * examples * system.penalty)
         return target, judged._replace(score=score)
 
 
 def judge(
-    state: StrengthState, system: System, complexity: Complexity, loss: AbstractLoss, batch: Batch
+    state: StrengthState,
+    system: System,
+    prepared: AbstractPrepared,
+    complexity: Complexity,
+    loss: AbstractLoss,
+    batch: Batch,
 ) -> StrengthState:
     """The state with all that its strength's complexity tells of the point: γ, σ², log evidence, left-out density."""
+    # The evidence at the minimum too, and σ² from there, was tried: runs ended after a few steps, some far too early.
+    least, _ = at_minimum(system, prepared, loss, batch, state.strength)
     gamma = complexity.effective_parameters
     variance = noise_variance(loss, system.outputs, batch, gamma)
     return state._replace(
@@ -60,7 +67,7 @@ def judge(
         gamma=gamma,
         gamma_error=complexity.error,
         log_evidence=log_evidence(loss, system, batch, complexity, state.strength, variance),
-        leave_one_out=leave_one_out(loss, system.outputs, batch, complexity.leverage, variance),
+        leave_one_out=leave_one_out(loss, least, batch, complexity.leverage, variance),
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from ._types import Batch
 from .evidence import log_evidence, noise_variance
 from .jacobians import linearize
-from .leave_one_out import left_out_outputs
+from .leave_one_out import left_out_outputs, newton_step
 from .linalg import SPDFactor
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy
 from .optimizer import make_algorithm
@@ -134,10 +134,8 @@ def _left_out(posterior: Posterior):
     loss, batch, outputs = posterior.loss, posterior.batch, posterior.prepared.system.outputs
     with jax.default_matmul_precision("highest"):
         leverage = posterior.prepared.leverage(posterior.factor)
-        step = posterior.prepared.solve(posterior.strength, jnp.zeros_like(posterior.strength)).direction
-        flat, unravel = ravel_pytree(posterior.params)
-        _, change = jax.jvp(lambda at: posterior.model(unravel(at), batch.inputs), (flat,), (step,))
-        outputs, covariance = left_out_outputs(loss, outputs, change, batch, leverage)
+        step = newton_step(posterior.prepared, batch, posterior.strength)
+        outputs, covariance = left_out_outputs(loss, outputs, step, batch, leverage)
     return outputs, posterior.noise_variance * covariance
 
 

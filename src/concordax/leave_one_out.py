@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from ._types import Batch
 from .linalg import weighted_sum
 from .losses import AbstractLoss
+from .solvers import AbstractPrepared
+from .system import System
 
 
 def leave_one_out(
@@ -26,7 +28,8 @@ def leave_one_out(
 
     Args:
         loss: the loss.
-        outputs: f(θ; x) [n, c].
+        outputs: f [n, c] of `at_minimum`: elsewhere r and h do not belong together. Where training had ended early,
+            r/(1 − h) was five times the error of rows held out.
         batch: targets and weights. Of a row of weight w > 1, one of w equal rows is left out; of one below 1, all.
         leverage: W (Wᵀ W + τH)⁻¹ Wᵀ, the diagonal block of each row.
         noise_variance: σ²; 1 for a likelihood loss.
@@ -52,10 +55,27 @@ def leave_one_out(
     return weighted_sum(density, batch.weights) / jnp.sum(batch.weights)
 
 
+def newton_step(prepared: AbstractPrepared, batch: Batch, tau: Float[Array, ""]) -> Float[Array, "n k"]:
+    """Sᵀ J δ, a row, of the step to where the quadratic model with strength τ is least; 0 where the weight is."""
+    solution = prepared.solve(tau, jnp.zeros_like(tau))
+    share = jnp.sqrt(batch.weights / jnp.sum(batch.weights))[:, None]
+    present = share > 0
+    return jnp.where(present, solution.image / jnp.where(present, share, 1.0), 0.0)
+
+
+def at_minimum(
+    system: System, prepared: AbstractPrepared, loss: AbstractLoss, batch: Batch, tau: Float[Array, ""]
+) -> tuple[Float[Array, "n c"], Float[Array, "n k"]]:
+    """Outputs and whitened residuals, a row, where the linearised model with strength τ is least."""
+    moved = newton_step(prepared, batch, tau)
+    outputs = system.outputs + loss.hessian_factor(system.outputs, batch.targets).transpose_solve(moved)
+    return outputs, loss.whitened_residual(system.outputs, batch.targets) + moved
+
+
 def left_out_outputs(
     loss: AbstractLoss,
     outputs: Float[Array, "n c"],
-    change: Float[Array, "n c"],
+    step: Float[Array, "n k"],
     batch: Batch,
     leverage: Float[Array, "n k k"],
 ) -> tuple[Float[Array, "n c"], Float[Array, "n c c"]]:
@@ -64,8 +84,7 @@ def left_out_outputs(
     Args:
         loss: the loss.
         outputs: f(θ; x) [n, c].
-        change: J δ [n, c] of the Newton step with all rows. Away from the minimum of the quadratic model r and h do not
-            belong together: r/(1 − h) was five times the error of rows held out where training had ended early.
+        step: of `newton_step` at the strength of the leverages, to the minimum of the quadratic model.
         batch: targets and weights, which count as in `leave_one_out`.
         leverage: W (Wᵀ W + τH)⁻¹ Wᵀ, the diagonal block of each row.
 
@@ -75,8 +94,8 @@ def left_out_outputs(
     """
     leverage, rest = _parts(batch, leverage)
     root = loss.hessian_factor(outputs, batch.targets)
-    left_out = _solve(rest, loss.whitened_residual(outputs, batch.targets) + root.transpose_mv(change))
-    moved = _moved(loss, outputs, batch, leverage, left_out) + change
+    left_out = _solve(rest, loss.whitened_residual(outputs, batch.targets) + step)
+    moved = _moved(loss, outputs, batch, leverage, left_out) + root.transpose_solve(step)
     # Of a row that counts less than one, h and the information that it brings are as much smaller.
     share = jnp.where(batch.weights > 0, jnp.minimum(batch.weights, 1.0), 1.0)
     uncertainty = jax.vmap(_solve, in_axes=(None, 2), out_axes=2)(rest, leverage) / share[:, None, None]

@@ -16,7 +16,7 @@ from concordax.files import replace_atomically
 from concordax.tabular import Task
 
 FORMAT = "concordax model"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 # What a model file may bring to life besides what skops trusts by itself (arrays, containers, scikit-learn's classes).
 TRUSTED = [
@@ -26,6 +26,7 @@ TRUSTED = [
     "concordax.sklearn.reservoir.Reservoir",
     "concordax.sklearn.scaling.TableScaler",
     "concordax.sklearn.targets.TargetScaler",
+    "concordax.sklearn.wide.WideNetwork",
     "numpy.dtype",
 ]
 

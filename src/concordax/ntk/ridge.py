@@ -69,9 +69,21 @@ class SpectralRidge:
 
     def variance(self, cross: np.ndarray, diagonal: np.ndarray, shift: float) -> np.ndarray:
         """s² (k(x, x) − k(x, X)(K + tD⁻¹)⁻¹ k(X, x)) [m] from k(x, X) [m, n] and k(x, x) [m]."""
-        half = (cross * self.root) @ (self.vectors / np.sqrt(self.values + shift))
         # What rounding makes negative is an uncertainty below what can be told from zero.
-        return self.scale(shift) * np.maximum(diagonal - np.sum(half**2, axis=1), 0.0)
+        return self.scale(shift) * np.maximum(diagonal - np.sum(self._half(cross, shift) ** 2, axis=1), 0.0)
+
+    def covariance(self, cross: np.ndarray, prior: np.ndarray, shift: float) -> np.ndarray:
+        """The same for rows together [m, m], from k(x, X) [m, n] and k(x, x') [m, m]."""
+        half = self._half(cross, shift)
+        return self.scale(shift) * (prior - half @ half.T)
+
+    def left_out_variance(self, shift: float) -> np.ndarray:
+        """Variance of what is predicted without the row [n], as σ² h/(1 − h) with σ² = t s²; without noise."""
+        _, rest = self._left_out_parts(shift / (self.values + shift))
+        return shift * self.scale(shift) * (1 - rest) / rest / np.minimum(self.weights, 1.0)
+
+    def _half(self, cross: np.ndarray, shift: float) -> np.ndarray:
+        return (cross * self.root) @ (self.vectors / np.sqrt(self.values + shift))
 
     def _left_out_parts(self, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """y − f [n, c] and 1 − h [n], from t/(λ + t) or, both being linear in it, their derivatives from its own."""

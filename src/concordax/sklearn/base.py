@@ -107,6 +107,7 @@ class GGNEstimator(FittedNetworks):
             self.networks_ = [[(np.asarray(w), np.asarray(b)) for w, b in params] for params in found.params]
         self.strengths_ = np.array(found.strengths)
         self._learnt(found.first)
+        self._after_training(way)
         self.seconds_ = time.perf_counter() - start
 
     def _set_up(self, inputs: int, outputs: int, rows: float, *, go_on: bool) -> tuple[int, bool]:
@@ -132,6 +133,9 @@ class GGNEstimator(FittedNetworks):
         self.best_step_ = run.best_step
         self._status, self.history_ = int(run.status), run.history
         self._cache: dict[int | str, Any] = {}
+
+    def _after_training(self, way: str | float) -> None:
+        """What else a fit has to do; `way` is how the strength was found."""
 
     def _train_on_stream(self, x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
         """Adds scaled rows and encoded targets to what is remembered of a stream, and trains on that."""

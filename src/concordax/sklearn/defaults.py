@@ -24,6 +24,8 @@ _FEWEST_NETWORKS, _MOST_NETWORKS, _NUMBERS_OF_ALL, _ONE_FROM, _ROWS_OF_TWO = 2, 
 # structure is nearly linear and 10 is worse.
 _INITIAL_DAMPING = 1.0
 _ADAPTIVE = {"evidence": Evidence, "loo": LeaveOneOut, "gcv": GeneralizedCrossValidation}
+# Rows up to which a network of infinite width is tried: its eigendecomposition costs the cube, 5 s at 3,000.
+_ROWS_OF_WIDE = 3000
 HELD_OUT = "held_out"
 STRENGTHS = frozenset({"auto", HELD_OUT, *_ADAPTIVE})
 # Of the path of strengths, in units of 1/rows: 1 is about what weights of size one ask for, and the end lets them grow
@@ -56,6 +58,16 @@ def networks(choice, rows: float, numbers: float) -> int:
     if _ONE_FROM < numbers <= _HELD_OUT_FROM or rows > _ROWS_OF_TWO:
         return 1
     return int(np.clip(_NUMBERS_OF_ALL // numbers, _FEWEST_NETWORKS, _MOST_NETWORKS))
+
+
+def tries_infinite_width(choice, hidden_widths, way: str | float, rows: float) -> bool:
+    """Whether a network of infinite width may predict along; "auto": up to 3,000 rows, whose strength the data choose.
+
+    Who says how wide the networks are gets those alone.
+    """
+    if not isinstance(choice, str):
+        return bool(choice)
+    return isinstance(hidden_widths, str) and way in _ADAPTIVE and rows <= _ROWS_OF_WIDE
 
 
 def precision(dtype: str, numbers: float) -> str:

@@ -107,26 +107,28 @@ def starts_and_keys(
     return [init(key) for key in keys], keys
 
 
-def mixture(moments: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the equal mixture of distributions: the mean covariance and that of the means.
+def mixture(
+    moments: Iterable[tuple[np.ndarray, np.ndarray]], shares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of a mixture of distributions: the mean covariance and that of the means.
 
     Args:
         moments: a mean [..., d] and a covariance [..., d, d], a distribution.
+        shares: of each distribution [k], of sum 1.
 
     Returns:
         The mean [..., d] and the covariance [..., d, d].
 
     Example:
-        >>> mean, covariance = mixture([(np.zeros(1), np.eye(1)), (2 * np.ones(1), np.eye(1))])
+        >>> mean, covariance = mixture([(np.zeros(1), np.eye(1)), (2 * np.ones(1), np.eye(1))], np.array([0.5, 0.5]))
         >>> float(mean[0]), float(covariance[0, 0])
         (1.0, 2.0)
     """
-    means, total = [], 0.0
-    for mean, covariance in moments:
+    means, within = [], 0.0
+    for share, (mean, covariance) in zip(shares, moments, strict=True):
         means.append(mean)
-        total = total + covariance
+        within = within + share * covariance
     stacked = np.stack(means)
-    mean = stacked.mean(axis=0)
+    mean = np.tensordot(shares, stacked, 1)
     deviations = stacked - mean
-    between = np.einsum("k...a,k...b->...ab", deviations, deviations)
-    return mean, (total + between) / len(means)
+    return mean, within + np.einsum("k,k...a,k...b->...ab", shares, deviations, deviations)

@@ -1,8 +1,8 @@
 """What a fitted regressor can be asked: predictions, their distribution, draws, noise, left-out residuals."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.utils import check_random_state
@@ -14,9 +14,10 @@ from .fitted import FittedNetworks
 from .networks import mixture
 from .tails import degrees_of_freedom, unit_scale
 from .targets import TargetScaler
+from .wide import WideNetwork
 
-# A mean [..., d] and a covariance [..., d, d].
-Moments = tuple[jax.Array, jax.Array]
+# Of the network of infinite width, where it predicts along.
+_WIDE_SHARE = 0.5
 # Where the degrees of freedom are kept, beside the posteriors that they come from.
 _DEGREES = "degrees of freedom"
 
@@ -26,6 +27,13 @@ class FittedRegression(FittedNetworks):
 
     _target_scaler: TargetScaler
     _single: bool
+    _wide: WideNetwork | None
+
+    @property
+    def infinite_width_(self) -> bool:
+        """Whether a network of infinite width predicts along, with half the weight."""
+        check_is_fitted(self)
+        return self._wide is not None
 
     def _log_units(self) -> float:
         return float(self._sample_weight @ self._target_scaler.log_slope(self._targets).sum(axis=1))
@@ -49,8 +57,8 @@ class FittedRegression(FittedNetworks):
         No refits: from leverages, after a Newton step without the row. Features that learnt the row stay learnt, so
         these are smaller than the residuals of rows that were held out.
         """
-        scaler, (left_out, _) = self._target_scaler, self._mixture(Posterior.left_out, noise=False)
-        residuals = (scaler.inverse(self._targets) - scaler.inverse(left_out))[self._sample_weight > 0]
+        scaler, (left_out, _) = self._target_scaler, self._left_out()
+        residuals = scaler.inverse(self._targets[: len(left_out)]) - scaler.inverse(left_out)
         return residuals[:, 0] if self._single else residuals
 
     @property
@@ -68,18 +76,43 @@ class FittedRegression(FittedNetworks):
         check_is_fitted(self)
         cache = self.__dict__.setdefault("_cache", {})
         if _DEGREES not in cache:
-            left_out, covariance = self._mixture(Posterior.left_out, noise=True)
-            present = self._sample_weight > 0
+            left_out, covariance = self._left_out()
+            count = len(left_out)
             # Of targets without any noise the variance is zero, and so are the deviations.
             std = np.maximum(np.sqrt(np.einsum("iaa->ia", covariance)), np.finfo(float).tiny)
-            deviations = ((self._targets - left_out) / std)[present]
-            cache[_DEGREES] = np.array([degrees_of_freedom(z, self._sample_weight[present]) for z in deviations.T])
+            deviations, weights = (self._targets[:count] - left_out) / std, self._sample_weight[:count]
+            cache[_DEGREES] = np.array([degrees_of_freedom(z, weights) for z in deviations.T])
         return cache[_DEGREES]
 
+    def _left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is predicted for the training rows of positive weight without the row, and its covariance with noise."""
+        count = np.count_nonzero(self._sample_weight)
+        return self._mixture(lambda member: tuple(part[:count] for part in member.left_out()), noise=True)
+
     def _noise_variance(self) -> float:
-        """The mixture's, which is the networks' mean."""
+        """The mixture's, which is the members' mean."""
         with self._computation():
-            return float(np.mean([float(fitted.noise_variance) for fitted in self._posteriors()]))
+            return float(np.dot(self._shares(), [float(member.noise_variance) for member in self._members()]))
+
+    def _shares(self) -> np.ndarray:
+        """Of the members in the mixture: the networks', and that of the one of infinite width where there is one."""
+        check_is_fitted(self)
+        count, wide = len(self.networks_), 0.0 if self._wide is None else _WIDE_SHARE
+        return np.array([(1 - wide) / count] * count + [wide] * (wide > 0))
+
+    def _members(self) -> Iterator[Posterior | WideNetwork]:
+        """Who predicts, one at a time; call it within `_computation`."""
+        yield from self._posteriors()
+        if self._wide is not None:
+            yield self._wide
+
+    def _mean(self, x: np.ndarray) -> np.ndarray:
+        """The mixture's mean [m, c], scaled, without the posteriors."""
+        outputs = self._outputs(x)
+        if self._wide is not None:
+            with self._computation():
+                outputs = np.concatenate([outputs, self._wide.outputs(x)[None]])
+        return np.tensordot(self._shares(), outputs, 1)
 
     def predict(self, X, return_std: bool = False, return_cov: bool = False, observation_noise: bool = True):
         """The mean [m] or [m, c], the median where logarithms are learnt, and how sure it is.
@@ -101,7 +134,7 @@ class FittedRegression(FittedNetworks):
             raise ValueError("`predict(return_std=True, return_cov=True)`: one of the two; std is √diag of cov.")
         x, scaler = self._inputs(X), self._target_scaler
         if not (return_std or return_cov):
-            return self._one(scaler.inverse(self._outputs(x).mean(axis=0)))
+            return self._one(scaler.inverse(self._mean(x)))
         if return_std:
             outputs, variance = self._moments(x, noise=observation_noise)
             return self._one(scaler.inverse(outputs)), self._one(scaler.std(outputs, variance))
@@ -144,7 +177,7 @@ class FittedRegression(FittedNetworks):
         if parameter_uncertainty:
             outputs, variance = self._moments(x, noise=observation_noise)
         else:
-            outputs = self._outputs(x).mean(axis=0)
+            outputs = self._mean(x)
             variance = np.full(outputs.shape, self._noise_variance())
         std = np.sqrt(variance)
         shapes = self._degrees_of_freedom() if observation_noise else np.full(outputs.shape[1], np.inf)
@@ -154,20 +187,20 @@ class FittedRegression(FittedNetworks):
 
     def _moments(self, x: np.ndarray, *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance [m, c] of the scaled outputs, or with the noise of new observations."""
-        outputs, covariance = self._mixture(lambda fitted: fitted.predict(jnp.asarray(x)), noise=noise)
+        outputs, covariance = self._mixture(lambda member: member.predict(jnp.asarray(x)), noise=noise)
         return outputs, np.einsum("iaa->ia", covariance)
 
-    def _mixture(self, moments: Callable[[Posterior], Moments], *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The mixture of the networks' moments, with the noise of each or without; each posterior is made once."""
+    def _mixture(self, moments: Callable[[Any], Any], *, noise: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture of the members' moments, with the noise of each or without; each posterior is made once."""
 
         def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for fitted in self._posteriors():
-                mean, covariance = (np.asarray(moment, np.float64) for moment in moments(fitted))
-                variance = float(fitted.noise_variance) if noise else 0.0
+            for member in self._members():
+                mean, covariance = (np.asarray(moment, np.float64) for moment in moments(member))
+                variance = float(member.noise_variance) if noise else 0.0
                 yield mean, covariance + variance * np.eye(covariance.shape[-1])
 
         with self._computation():
-            return mixture(each())
+            return mixture(each(), self._shares())
 
     def sample_y(self, X, n_samples: int = 1, random_state=0, observation_noise: bool = True) -> np.ndarray:
         """Draws from the predictive distribution, jointly over the rows: of functions, normal, plus noise, Student's t.
@@ -211,8 +244,8 @@ class FittedRegression(FittedNetworks):
             )
         shape = (len(x), self._targets.shape[1])
 
-        def flat(fitted: Posterior) -> Moments:
-            outputs, joint = fitted.joint(jnp.asarray(x))
+        def flat(member: Posterior | WideNetwork):
+            outputs, joint = member.joint(jnp.asarray(x))
             return outputs.ravel(), joint.reshape(outputs.size, outputs.size)
 
         outputs, joint = self._mixture(flat, noise=noise)
