@@ -12,7 +12,7 @@ from concordax import RunStatus, __version__
 from concordax import summary as module
 from concordax.columns import build_preprocessor
 from concordax.importance import importances
-from concordax.summary import predict_in_chunks, reliability_bins, summarize
+from concordax.summary import _describe_model, predict_in_chunks, reliability_bins, summarize
 from concordax.tabular import Table, split_table
 
 
@@ -231,3 +231,12 @@ def test_predictions_in_chunks_are_the_same(monkeypatch):
     np.testing.assert_array_equal(predict_in_chunks(pipeline.predict, split.x_train), whole)
     both = predict_in_chunks(lambda x: (pipeline.predict(x), 2 * pipeline.predict(x)), split.x_train)
     np.testing.assert_array_equal(both, (whole, 2 * whole))
+
+
+def test_the_line_on_the_model_counts_its_networks():
+    one = StandIn().fit(np.zeros((2, 1)), np.zeros(2))
+    assert _describe_model(one, "squared error") == "MLP 1 -> 7 -> 1, tanh, 22 parameters"
+    one.networks_, one.infinite_width_ = 3 * StandIn.networks_, True
+    assert _describe_model(one, "squared error") == (
+        "mean of 3 networks, each an MLP 1 -> 7 -> 1, tanh, 22 parameters, and one of infinite width"
+    )

@@ -346,7 +346,8 @@ def _describe_model(estimator: Any, loss: str) -> str:
     sizes = (int(estimator.n_features_in_), *hidden, outputs)
     layers = " -> ".join(str(size) for size in sizes)
     several = f"mean of {len(networks)} networks, each an " if len(networks) > 1 else ""
-    return f"{several}MLP {layers}, {estimator.activation}, {int(estimator.n_parameters_)} parameters"
+    wide = ", and one of infinite width" if getattr(estimator, "infinite_width_", False) else ""
+    return f"{several}MLP {layers}, {estimator.activation}, {int(estimator.n_parameters_)} parameters{wide}"
 
 
 def versions() -> dict[str, str]:
