@@ -183,6 +183,15 @@ def test_it_is_not_tried_on_many_rows(quick, monkeypatch):
     assert not GGNRegressor(**quick).fit(x, y, sample_weight=np.full(40, 0.1)).infinite_width_
 
 
+def test_what_cannot_be_done_is_refused(monkeypatch):
+    x, y = SMOOTH
+    with pytest.raises(ValueError, match=r"infinite_width=True.*loss='pseudo_huber'.*only squared error"):
+        GGNRegressor(**SMALL, infinite_width=True, loss="pseudo_huber").fit(x, y)
+    monkeypatch.setattr("concordax.sklearn.wide.free_bytes", lambda: 1e5)
+    with pytest.raises(MemoryError, match="8e-05 GB for 50 rows; 5e-05 GB may be used"):
+        GGNRegressor(**SMALL, strength=1e-3, infinite_width=True).fit(x, y)
+
+
 def test_weights_are_counts():
     x, y = SMOOTH
     counts = np.random.default_rng(1).integers(0, 3, len(x))

@@ -107,9 +107,7 @@ def starts_and_keys(
     return [init(key) for key in keys], keys
 
 
-def mixture(
-    moments: Iterable[tuple[np.ndarray, np.ndarray]], shares: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def mixture(moments: Iterable[tuple[np.ndarray, np.ndarray]], shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of a mixture of distributions: the mean covariance and that of the means.
 
     Args:

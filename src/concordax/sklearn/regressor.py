@@ -174,6 +174,11 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         return self
 
     def _checked(self, X, y, sample_weight, *, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.infinite_width is True and self.loss != "squared_error":
+            raise ValueError(
+                f"`infinite_width=True` with `loss={self.loss!r}`: in infinite width only squared error is solved; use "
+                'infinite_width="auto" or False.'
+            )
         options = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2 if reset else 1}
         X, y = validate_data(self, X, y, dtype=np.float64, reset=reset, **options)
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True, dtype=np.float64)
@@ -200,7 +205,7 @@ class GGNRegressor(RegressorMixin, FittedRegression, GGNEstimator):
         wanted = defaults.tries_infinite_width(
             self.infinite_width, self.hidden_widths, way, float(max(weights.sum(), count))
         )
-        if self.loss != "squared_error" or not wanted or not self.status_.succeeded:
+        if not wanted or self.loss != "squared_error" or not self.status_.succeeded:
             return
         with self._computation():
             wide = WideNetwork(rows, targets, weights)

@@ -9,6 +9,7 @@ from ..compilation_cache import persistent_cache
 from ..models import MLP
 from ..ntk.network_kernel import NetworkKernel
 from ..ntk.ridge import SpectralRidge
+from ..solvers.memory import free_bytes
 
 # Rows of one block of predictions: their kernel with the training rows is held at once.
 _ROWS = 1024
@@ -28,6 +29,9 @@ class WideNetwork:
     Attributes:
         noise_variance: σ², one for all targets.
 
+    Raises:
+        MemoryError: where its n × n matrices do not fit.
+
     Source: Jacot, Gabriel & Hongler, NeurIPS 2018; Rasmussen & Williams, 2006, chapter 2.
 
     Example:
@@ -38,6 +42,13 @@ class WideNetwork:
     """
 
     def __init__(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray):
+        # The kernel, its eigenvectors, and what LAPACK needs on the way.
+        needed, free = 32 * len(rows) ** 2, free_bytes()
+        if needed > 0.5 * free:
+            raise MemoryError(
+                f"`infinite_width=True` takes {needed / 1e9:.3g} GB for {len(rows)} rows; {0.5 * free / 1e9:.3g} GB "
+                'may be used. Leave it at "auto", or fit fewer rows.'
+            )
         self._rows, self._targets, self._weights = (np.asarray(part, np.float64) for part in (rows, targets, weights))
         ridge = self._ridge()
         self._shift = ridge.best_by_evidence()
