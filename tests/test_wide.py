@@ -208,6 +208,11 @@ def test_it_lives_through_copies_streams_and_precision():
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.predict(x, return_std=True), model.predict(x, return_std=True))
     np.testing.assert_array_equal(clone(model).fit(x, y).predict(x), model.predict(x))
+    rows = model._inputs(x).astype(np.float64)
+    with model._computation():
+        found = model._wide.outputs(rows)
+    expected = _kernel(rows, model._wide._rows) @ model._wide._coefficients
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     before = model._wide
     model.partial_fit(x + 0.01, y)
     assert model._wide is not before
