@@ -31,6 +31,10 @@ def table():
 def fitted():
     split = split_table(table())
     model, _ = fit_split(split, widths=(4,), max_steps=2)
+    # With everything that a fit may keep.
+    regressor = model.pipeline[-1].set_params(infinite_width=True)
+    regressor.fit(model.pipeline[:-1].transform(split.x_train), split.y_train)
+    assert regressor.infinite_width_
     return model, split
 
 
@@ -136,7 +140,7 @@ def test_flipped_bytes_never_give_another_error(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format version 2; this concordax reads 4"),
+        ({"format_version": 2}, "format version 2; this concordax reads 5"),
         ({"format_version": None}, "format version None"),
         ({"columns": None}, "part of the model is missing"),
         ({"pipeline": "text"}, "part of the model is missing"),
