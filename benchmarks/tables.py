@@ -37,10 +37,12 @@ def _regression_scores(model, x, y) -> dict[str, float]:
         return {"rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2)))}
     has_distribution = hasattr(final, "predict_distribution")
     distribution = final.predict_distribution(x) if has_distribution else norm(*model.predict(x, return_std=True))
-    figures = {
-        "rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2))),
-        "log_likelihood": float(np.mean(distribution.logpdf(y))),
-    }
+    return {"rmse": float(np.sqrt(np.mean((y - model.predict(x)) ** 2))), **distribution_figures(distribution, y)}
+
+
+def distribution_figures(distribution, y: np.ndarray) -> dict[str, float]:
+    """Log likelihood, in nats a row, of held-out targets, and the shares of them within central intervals."""
+    figures = {"log_likelihood": float(np.mean(distribution.logpdf(y)))}
     for level in LEVELS:
         low, high = distribution.interval(level)
         figures[f"covered_{100 * level:.0f}"] = float(np.mean((low < y) & (y < high)))

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Table
 from scipy import stats
 from splits import Parts, measure_splits
-from tables import LEVELS
+from tables import LEVELS, distribution_figures
 
 from concordax.sklearn import GGNRegressor
 
@@ -22,13 +22,12 @@ def measure(table: Table, parts: Parts) -> dict:
     found = model.predict_distribution(x)
     outputs, variance = model._moments(model._inputs(x), noise=True)
     normal = model._target_scaler.distribution(0, outputs[:, 0], np.sqrt(variance[:, 0]), np.inf)
-    figures = {"degrees_of_freedom": model.degrees_of_freedom_, "log": model.target_is_log_}
-    for name, distribution in (("normal", normal), ("t", found)):
-        ends = {level: distribution.interval(level) for level in LEVELS}
-        figures[name] = {"log_likelihood": float(np.mean(distribution.logpdf(y)))} | {
-            f"covered_{100 * level:.0f}": float(np.mean((low < y) & (y < high))) for level, (low, high) in ends.items()
-        }
-    return figures
+    return {
+        "degrees_of_freedom": model.degrees_of_freedom_,
+        "log": model.target_is_log_,
+        "normal": distribution_figures(normal, y),
+        "t": distribution_figures(found, y),
+    }
 
 
 def _mean(rows: list[dict], name: str, key: str) -> float:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from ._types import Batch
 from .evidence import log_evidence, noise_variance
 from .jacobians import linearize
-from .leave_one_out import left_out_outputs, newton_step
+from .leave_one_out import at_minimum, left_out_outputs
 from .linalg import SPDFactor
 from .losses import AbstractLoss, BinaryCrossEntropy, SoftmaxCrossEntropy
 from .optimizer import make_algorithm
@@ -131,11 +131,11 @@ def _determination(posterior: Posterior):
 
 @eqx.filter_jit
 def _left_out(posterior: Posterior):
-    loss, batch, outputs = posterior.loss, posterior.batch, posterior.prepared.system.outputs
+    loss, batch, prepared = posterior.loss, posterior.batch, posterior.prepared
     with jax.default_matmul_precision("highest"):
-        leverage = posterior.prepared.leverage(posterior.factor)
-        step = newton_step(posterior.prepared, batch, posterior.strength)
-        outputs, covariance = left_out_outputs(loss, outputs, step, batch, leverage)
+        least = at_minimum(prepared.system, prepared, loss, batch, posterior.strength)
+        root = loss.hessian_factor(prepared.system.outputs, batch.targets)
+        outputs, covariance = left_out_outputs(root, *least, batch, prepared.leverage(posterior.factor))
     return outputs, posterior.noise_variance * covariance
 
 

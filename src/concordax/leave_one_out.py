@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Batch
+from .curvature import AbstractHessianFactor
 from .linalg import weighted_sum
 from .losses import AbstractLoss
 from .solvers import AbstractPrepared
@@ -46,7 +47,7 @@ def leave_one_out(
         spread = residual.shape[1] * jnp.log(2 * jnp.pi * noise_variance) - _log_determinant(rest)
         density = -0.5 * (quadratic + spread)
     else:
-        moved = _moved(loss, outputs, batch, leverage, left_out)
+        moved = _moved(loss.hessian_factor(outputs, batch.targets), outputs, leverage, left_out)
         density = -loss.value(moved, batch.targets)
         if loss.estimates_noise:
             # As everywhere where noise is judged, by the forces: see `evidence.force_energy`.
@@ -55,36 +56,31 @@ def leave_one_out(
     return weighted_sum(density, batch.weights) / jnp.sum(batch.weights)
 
 
-def newton_step(prepared: AbstractPrepared, batch: Batch, tau: Float[Array, ""]) -> Float[Array, "n k"]:
-    """Sᵀ J δ, a row, of the step to where the quadratic model with strength τ is least; 0 where the weight is."""
-    solution = prepared.solve(tau, jnp.zeros_like(tau))
-    share = jnp.sqrt(batch.weights / jnp.sum(batch.weights))[:, None]
-    present = share > 0
-    return jnp.where(present, solution.image / jnp.where(present, share, 1.0), 0.0)
-
-
 def at_minimum(
     system: System, prepared: AbstractPrepared, loss: AbstractLoss, batch: Batch, tau: Float[Array, ""]
 ) -> tuple[Float[Array, "n c"], Float[Array, "n k"]]:
     """Outputs and whitened residuals, a row, where the linearised model with strength τ is least."""
-    moved = newton_step(prepared, batch, tau)
+    solution = prepared.solve(tau, jnp.zeros_like(tau))
+    share = jnp.sqrt(batch.weights / jnp.sum(batch.weights))[:, None]
+    present = share > 0
+    moved = jnp.where(present, solution.image / jnp.where(present, share, 1.0), 0.0)
     outputs = system.outputs + loss.hessian_factor(system.outputs, batch.targets).transpose_solve(moved)
     return outputs, loss.whitened_residual(system.outputs, batch.targets) + moved
 
 
 def left_out_outputs(
-    loss: AbstractLoss,
+    root: AbstractHessianFactor,
     outputs: Float[Array, "n c"],
-    step: Float[Array, "n k"],
+    residual: Float[Array, "n k"],
     batch: Batch,
     leverage: Float[Array, "n k k"],
 ) -> tuple[Float[Array, "n c"], Float[Array, "n c c"]]:
     """What the model without it predicts for each row, after a Newton step of the rest, and how surely.
 
     Args:
-        loss: the loss.
-        outputs: f(θ; x) [n, c].
-        step: of `newton_step` at the strength of the leverages, to the minimum of the quadratic model.
+        root: S of the loss at θ.
+        outputs: f [n, c] of `at_minimum`, at the strength of the leverages.
+        residual: whitened, of the same.
         batch: targets and weights, which count as in `leave_one_out`.
         leverage: W (Wᵀ W + τH)⁻¹ Wᵀ, the diagonal block of each row.
 
@@ -93,9 +89,7 @@ def left_out_outputs(
         softmax both up to a common shift of the outputs, which it does not see.
     """
     leverage, rest = _parts(batch, leverage)
-    root = loss.hessian_factor(outputs, batch.targets)
-    left_out = _solve(rest, loss.whitened_residual(outputs, batch.targets) + step)
-    moved = _moved(loss, outputs, batch, leverage, left_out) + root.transpose_solve(step)
+    moved = _moved(root, outputs, leverage, _solve(rest, residual))
     # Of a row that counts less than one, h and the information that it brings are as much smaller.
     share = jnp.where(batch.weights > 0, jnp.minimum(batch.weights, 1.0), 1.0)
     uncertainty = jax.vmap(_solve, in_axes=(None, 2), out_axes=2)(rest, leverage) / share[:, None, None]
@@ -103,9 +97,8 @@ def left_out_outputs(
     return moved, unwhiten(jnp.swapaxes(unwhiten(uncertainty), 1, 2))
 
 
-def _moved(loss, outputs, batch, leverage, left_out):
-    shift = jnp.einsum("nab,nb->na", leverage, left_out)
-    return outputs + loss.hessian_factor(outputs, batch.targets).transpose_solve(shift)
+def _moved(root, outputs, leverage, left_out):
+    return outputs + root.transpose_solve(jnp.einsum("nab,nb->na", leverage, left_out))
 
 
 def left_out_residual(

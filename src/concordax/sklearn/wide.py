@@ -1,5 +1,6 @@
 """A network of infinite width that predicts along with the trained ones: regression with its tangent kernel."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -57,20 +58,20 @@ class WideNetwork:
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """The scaled outputs [m, c]."""
-        blocks = (x[start : start + _ROWS] for start in range(0, len(x), _ROWS))
-        return np.concatenate([self._evaluated(block, self._rows) @ self._coefficients for block in blocks])
+        return np.concatenate([self._evaluated(block, self._rows) @ self._coefficients for block in _blocks(x)])
 
     def predict(self, inputs) -> tuple[np.ndarray, np.ndarray]:
         """Outputs [m, c] and, a row, their covariance [m, c, c] without noise."""
-        x = np.asarray(inputs, np.float64)
-        variance = np.concatenate([self._variance(x[start : start + _ROWS]) for start in range(0, len(x), _ROWS)])
-        return self.outputs(x), variance[:, None, None] * np.eye(self._targets.shape[1])
+        parts = [self._predicted(block) for block in _blocks(np.asarray(inputs, np.float64))]
+        outputs, variance = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return outputs, variance[:, None, None] * np.eye(self._targets.shape[1])
 
     def joint(self, inputs) -> tuple[np.ndarray, np.ndarray]:
         """Outputs [m, c] and their covariance [m, c, m, c] over all rows together, without noise."""
         x = np.asarray(inputs, np.float64)
-        covariance = self._ridge().covariance(self._evaluated(x, self._rows), self._evaluated(x, None), self._shift)
-        return self.outputs(x), np.einsum("ij,ab->iajb", covariance, np.eye(self._targets.shape[1]))
+        cross = self._evaluated(x, self._rows)
+        covariance = self._ridge().covariance(cross, self._evaluated(x, None), self._shift)
+        return cross @ self._coefficients, np.einsum("ij,ab->iajb", covariance, np.eye(self._targets.shape[1]))
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """`predict` at the training rows [n], without the row: exact at its strength, from leverages."""
@@ -79,8 +80,9 @@ class WideNetwork:
         outputs = self._targets - ridge.left_out(self._shift)
         return outputs, variance[:, None, None] * np.eye(self._targets.shape[1])
 
-    def _variance(self, x: np.ndarray) -> np.ndarray:
-        return self._ridge().variance(self._evaluated(x, self._rows), self._diagonal(x), self._shift)
+    def _predicted(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cross = self._evaluated(x, self._rows)
+        return cross @ self._coefficients, self._ridge().variance(cross, self._diagonal(x), self._shift)
 
     def _ridge(self) -> SpectralRidge:
         """The eigendecomposition that error bars need, made anew after a load: it is n² numbers."""
@@ -104,3 +106,7 @@ class WideNetwork:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_spectrum"}
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    return (x[start : start + _ROWS] for start in range(0, len(x), _ROWS))
